@@ -1,0 +1,1 @@
+"""The server: listeners, and a session for each connection."""

@@ -1,0 +1,40 @@
+"""What the server knows of an application."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from trioweb.config import Config
+    from trioweb.http.request import Request
+    from trioweb.http.response import Response
+    from trioweb.net.stream import ByteStream
+
+
+class Application(Protocol):
+    """Answers requests; the server calls it from the session task of each connection."""
+
+    @property
+    def config(self) -> Config:
+        """The settings that the server reads once for each connection."""
+        ...
+
+    async def handle(self, request: Request) -> Response:
+        """Answer a request; raises nothing below ``Exception``."""
+        ...
+
+    async def handle_upgrade(
+        self, request: Request, stream: ByteStream, trailing: bytes
+    ) -> Response | None:
+        """Serve a request that has ``Upgrade: websocket``.
+
+        Args:
+            request: the handshake.
+            stream: the connection, the application's from now on.
+            trailing: what was read behind the handshake already.
+
+        Returns:
+            A response when the handshake is refused or the route is not a WebSocket: the server
+            writes it and closes. None when the WebSocket was served and the stream is closed.
+        """
+        ...
