@@ -14,6 +14,9 @@ try:
     import msgspec
 except ImportError:  # pragma: no cover - the fallback's functions are tested by themselves
     msgspec = None  # type: ignore[assignment]
+else:
+    _encoder = msgspec.json.Encoder()
+    _decoder = msgspec.json.Decoder()
 
 
 def _fallback_default(value: object) -> object:
@@ -49,37 +52,35 @@ def decode_fallback(data: bytes | bytearray | memoryview | str, type: Any = Any)
     return value
 
 
-if msgspec is None:  # pragma: no cover
-    encode = encode_fallback
-    decode = decode_fallback
-else:
-    _encoder = msgspec.json.Encoder()
-    _decoder = msgspec.json.Decoder()
+def encode(value: Any) -> bytes:
+    """Encode a value as JSON.
 
-    def encode(value: Any) -> bytes:
-        """Encode a value as JSON.
+    Raises:
+        TypeError: the value, or a part of it, has no JSON form.
+    """
+    if msgspec is None:
+        return encode_fallback(value)
+    return _encoder.encode(value)
 
-        Raises:
-            TypeError: the value, or a part of it, has no JSON form.
-        """
-        return _encoder.encode(value)
 
-    def decode(data: bytes | bytearray | memoryview | str, type: Any = Any) -> Any:  # noqa: A002
-        """Decode JSON, validated against a type where one is given.
+def decode(data: bytes | bytearray | memoryview | str, type: Any = Any) -> Any:  # noqa: A002
+    """Decode JSON, validated against a type where one is given.
 
-        Args:
-            data: UTF-8 bytes or text.
-            type: what msgspec can validate: a Struct, dataclass, TypedDict, ``list[int]`` …
+    Args:
+        data: UTF-8 bytes or text.
+        type: what msgspec can validate: a Struct, dataclass, TypedDict, ``list[int]`` …
 
-        Raises:
-            ValueError: the data is not JSON, or not of the type; the message names the place.
-        """
-        try:
-            if type is Any:
-                return _decoder.decode(data)
-            return msgspec.json.decode(data, type=type)
-        except RecursionError as error:
-            raise ValueError("JSON is nested too deeply") from error
+    Raises:
+        ValueError: the data is not JSON, or not of the type; the message names the place.
+    """
+    try:
+        if msgspec is None:
+            return decode_fallback(data, type)
+        if type is Any:
+            return _decoder.decode(data)
+        return msgspec.json.decode(data, type=type)
+    except RecursionError as error:
+        raise ValueError("JSON is nested too deeply") from error
 
 
 def is_jsonable_object(value: object) -> bool:

@@ -119,9 +119,6 @@ class Request:
         app: the application that serves the request, set by it.
         route: the route that was found, set by the router.
         match_info: path parameters, converted; ``path_params`` is the same dict.
-        on_shutdown: functions that the server calls when it begins to drain; a WebSocket adds its
-            own while it lives.
-        peer: where the request comes from, for logs.
     """
 
     __slots__ = (
@@ -132,7 +129,9 @@ class Request:
         "_cookies",
         "_ctx",
         "_id",
+        "_on_shutdown",
         "_parts",
+        "_peer",
         "_receive_body",
         "_streaming",
         "app",
@@ -140,8 +139,6 @@ class Request:
         "http_version",
         "match_info",
         "method",
-        "on_shutdown",
-        "peer",
         "route",
         "scheme",
         "target",
@@ -166,8 +163,8 @@ class Request:
         self.app: Any = None
         self.route: Any = None
         self.match_info: dict[str, Any] = {}
-        self.on_shutdown: set[Callable[[], None]] = set()
-        self.peer = f"{client[0]}:{client[1]}" if client else "-"
+        self._on_shutdown: set[Callable[[], None]] | None = None
+        self._peer: str | None = None
         self._client = client
         self._receive_body = receive_body
         self._streaming = False
@@ -276,6 +273,31 @@ class Request:
         if self._ctx is None:
             self._ctx = SimpleNamespace()
         return self._ctx
+
+    @property
+    def peer(self) -> str:
+        """Where the request comes from, for logs; the server sets it."""
+        if self._peer is None:
+            return f"{self._client[0]}:{self._client[1]}" if self._client else "-"
+        return self._peer
+
+    @peer.setter
+    def peer(self, peer: str) -> None:
+        self._peer = peer
+
+    @property
+    def on_shutdown(self) -> set[Callable[[], None]]:
+        """Functions that the server calls when it begins to drain.
+
+        A WebSocket adds its own while it lives. The server shares one set with all requests.
+        """
+        if self._on_shutdown is None:
+            self._on_shutdown = set()
+        return self._on_shutdown
+
+    @on_shutdown.setter
+    def on_shutdown(self, callbacks: set[Callable[[], None]]) -> None:
+        self._on_shutdown = callbacks
 
     # --- body -------------------------------------------------------------------------------
 
