@@ -1,0 +1,414 @@
+"""The codec of RFC 6455: bytes to messages and control frames, and back. Sans-I/O.
+
+Theory of operation. Reading has two levels, because control frames must never wait for the
+application while messages may have to:
+
+* ``feed`` walks over all that one read brought. It applies every rule that a header alone can
+  break (reserved bits, opcodes, order of fragments, masking, lengths, the size limit), returns the
+  control frames, and stores the data frames as *pieces*, still masked.
+* ``next_message`` unmasks and validates pieces until a message is whole.
+
+A piece is ``(kind, mask, payload)``. Its kind is the first byte of a frame: an opcode, and FIN
+when the message ends with it. What has come of an unfinished frame gathers in ``_incoming``; when
+``next_message`` has nothing better to do it takes that as if it were a fragment, and what follows
+is a CONTINUATION with the mask rotated. So work and memory are linear in the bytes, however they
+were split, and text is validated as it comes.
+
+Errors never raise: ``failure`` is set, what lies behind it on the wire is not parsed, and the
+complete messages before it can still be taken.
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections import deque
+from io import StringIO
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from trioweb.errors import InvalidMessage, MessageTooBig, ProtocolError, WebSocketException
+from trioweb.ws.close import NO_STATUS, is_wire_code
+from trioweb.ws.encoding import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    FIN,
+    MAX_CONTROL_BYTES,
+    OPCODES,
+    PING,
+    PONG,
+    RSV,
+    TEXT,
+    encode_close,
+    encode_frame,
+    encode_header,
+)
+from trioweb.ws.mask import apply_mask, rotate_mask
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = [
+    "BINARY",
+    "CLOSE",
+    "CONTINUATION",
+    "PING",
+    "PONG",
+    "TEXT",
+    "Close",
+    "Control",
+    "Decoder",
+    "Ping",
+    "Pong",
+    "encode_close",
+    "encode_frame",
+    "encode_header",
+]
+
+MIN_FRAGMENT_COST: Final = 64
+"""What a fragment counts at least against the size limit.
+
+A flood of empty fragments costs us work for each frame; so it ends by the one limit that there is.
+"""
+
+_WHOLE: Final = frozenset((FIN | TEXT, FIN | BINARY))
+_WHOLE_BINARY: Final = FIN | BINARY
+_utf8_decoder = codecs.getincrementaldecoder("utf-8")
+
+
+class Ping(NamedTuple):
+    """A ping to answer with a pong of the same data."""
+
+    data: bytes
+
+
+class Pong(NamedTuple):
+    """A pong."""
+
+    data: bytes
+
+
+class Close(NamedTuple):
+    """The peer's Close; the code is 1005 when the frame had none."""
+
+    code: int
+    reason: str
+
+
+Control = Ping | Pong | Close
+
+
+class Decoder:
+    """Turns a peer's bytes into messages and control frames.
+
+    Args:
+        max_size: bytes of one message; each frame of a fragmented message counts as 64 at least.
+        masked: whether frames must be masked (a client's must) or must not be (a server's).
+
+    Attributes:
+        failure: why the wire can't be read on, once that is found. Take all messages first:
+            a message that lies before the failure may itself turn out to be invalid text, and
+            that, being first on the wire, is then the failure.
+        has_close: a Close frame has come; everything behind it is ignored.
+        buffered: payload bytes held, of messages that have not been taken.
+    """
+
+    __slots__ = (
+        "_binary",
+        "_complete",
+        "_cost",
+        "_deaf",
+        "_fragmented",
+        "_head",
+        "_held",
+        "_incoming",
+        "_incoming_fin",
+        "_incoming_kind",
+        "_incoming_mask",
+        "_mask_bit",
+        "_need",
+        "_pieces",
+        "_rest",
+        "_small",
+        "_text",
+        "_utf8",
+        "buffered",
+        "failure",
+        "has_close",
+        "max_size",
+    )
+
+    def __init__(self, max_size: int, *, masked: bool = True) -> None:
+        self.max_size = max_size
+        self.failure: WebSocketException | None = None
+        self.has_close = False
+        self.buffered = 0
+        self._mask_bit = FIN if masked else 0
+        self._head = 6 if masked else 2  # bytes of the shortest header
+        self._small = min(MAX_CONTROL_BYTES, max_size)  # a message up to this takes the fast way
+        self._deaf = False  # failed or closed: nothing more is parsed
+        self._rest = b""  # an incomplete header or control frame, 131 bytes at most
+        self._fragmented = False  # the next data frame has to be a CONTINUATION
+        self._cost = 0  # what the fragmented message has used of max_size
+        # The data frame that is coming in, less what next_message has taken of it.
+        self._need = 0  # payload bytes that are still to come
+        self._incoming = bytearray()
+        self._incoming_kind = CONTINUATION
+        self._incoming_mask = b""
+        self._incoming_fin = 0
+        # What has come, and the message that next_message has begun to put together.
+        self._pieces: deque[tuple[int, bytes, bytes | bytearray]] = deque()
+        self._complete = 0  # how many pieces end a message
+        self._held = 0
+        self._binary: bytearray | None = None
+        self._text: StringIO | None = None
+        self._utf8 = _utf8_decoder()
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a complete message is waiting; it may still prove to be invalid."""
+        return self._complete > 0
+
+    def feed(self, data: bytes) -> Sequence[Control]:
+        """Take bytes from the peer; never raises.
+
+        Answer the returned control frames, then call ``next_message`` until it returns None, even
+        if it is known that nothing is complete (that validates text early), then look at
+        ``failure``.
+
+        Args:
+            data: what one read brought.
+
+        Returns:
+            All control frames in it, in order, whatever messages lie between them.
+        """
+        if self._deaf:
+            return ()
+        if self._need:
+            data = self._feed_frame(data)
+        if self._rest:
+            data = self._rest + data
+            self._rest = b""
+        controls: list[Control] = []
+        head, small, mask_bit, pieces = self._head, self._small, self._mask_bit, self._pieces
+        pos, end = 0, len(data)
+        try:
+            while end - pos >= 2:
+                first = data[pos]
+                size = data[pos + 1] ^ mask_bit
+                stop = (start := pos + head) + size
+                # The fast way: a small unfragmented message, all of it here.
+                if size <= small and first in _WHOLE and stop <= end and not self._fragmented:
+                    pieces.append((first, data[pos + 2 : start], data[start:stop]))
+                    self._complete += 1
+                    self.buffered += size
+                    pos = stop
+                    continue
+                taken = self._take_frame(data, pos, controls)
+                if not taken:
+                    break
+                pos += taken
+                if self._deaf:
+                    return controls
+        except WebSocketException as failure:
+            self._deaf = True
+            self.failure = failure.with_traceback(None)
+            return controls
+        if pos < end:
+            self._rest = data[pos:]
+        return controls
+
+    def next_message(self) -> str | bytes | None:
+        """Take the next complete message.
+
+        Returns:
+            A str for a text message, bytes for a binary one; None when none is complete, or when
+            text was found invalid: see ``failure``.
+        """
+        pieces = self._pieces
+        while pieces:
+            kind, mask, payload = pieces.popleft()
+            if kind in _WHOLE:
+                self._complete -= 1
+                self.buffered -= len(payload)
+                data = apply_mask(payload, mask) if mask else bytes(payload)
+                if kind == _WHOLE_BINARY:
+                    return data
+                try:
+                    return data.decode()
+                except UnicodeDecodeError:
+                    self._fail_text()
+                    return None
+            message = self._assemble(kind, apply_mask(payload, mask) if mask else bytes(payload))
+            if message is not None:
+                return message
+        if self._incoming:
+            self._take_incoming()
+        return None
+
+    # Scanning
+
+    def _take_frame(self, data: bytes, pos: int, controls: list[Control]) -> int:
+        """Take the frame at ``pos``, as far as it has come; 0 if its header has not."""
+        first, size = data[pos], data[pos + 1] ^ self._mask_bit
+        self._check_start(first, size)
+        opcode, fin = first & 0x0F, first & FIN
+        available = len(data) - pos
+        head = self._head
+        if size >= 126:
+            extra = 2 if size == 126 else 8
+            if available < 2 + extra:
+                return 0
+            least = 126 if extra == 2 else 65536
+            size = int.from_bytes(data[pos + 2 : pos + 2 + extra], "big")
+            if not least <= size < 1 << 63:
+                raise ProtocolError(
+                    f"length {size} is not encoded in the fewest bytes, or negative"
+                )
+            head += extra
+        if opcode & 8:
+            if available < head + size:
+                return 0
+            self._take_control(opcode, data[pos : pos + head + size], head, controls)
+            return head + size
+        cost = size
+        if not fin or self._fragmented:
+            cost = self._cost + max(size, MIN_FRAGMENT_COST)
+        if cost > self.max_size:
+            raise MessageTooBig(f"message of {cost} bytes or more exceeds {self.max_size} bytes")
+        if available < head:
+            return 0
+        self._fragmented = not fin
+        self._cost = 0 if fin else cost
+        start = pos + head
+        mask = data[start - 4 : start] if self._mask_bit else b""
+        payload = data[start : start + size]
+        got = len(payload)
+        self.buffered += got
+        if got == size:
+            self._pieces.append((first, mask, payload))
+            self._complete += fin >> 7
+        else:
+            self._need = size - got
+            self._incoming += payload
+            self._incoming_kind, self._incoming_mask, self._incoming_fin = opcode, mask, fin
+        return head + got
+
+    def _check_start(self, first: int, size: int) -> None:
+        """Apply the rules that the first two bytes of a frame can break."""
+        opcode = first & 0x0F
+        if first & RSV:
+            raise ProtocolError("reserved bits are set, and no extension was negotiated")
+        if opcode not in OPCODES:
+            raise ProtocolError(f"unknown opcode {opcode:#x}")
+        if size > 127:
+            raise ProtocolError("frame is not masked" if self._mask_bit else "frame is masked")
+        if opcode & 8:
+            if not first & FIN:
+                raise ProtocolError("control frame is fragmented")
+            if size > MAX_CONTROL_BYTES:
+                raise ProtocolError("control frame is longer than 125 bytes")
+        elif self._fragmented:
+            if opcode:
+                raise ProtocolError("new message before the fragmented one has ended")
+        elif not opcode:
+            raise ProtocolError("continuation frame without a message to continue")
+
+    def _take_control(self, opcode: int, frame: bytes, head: int, controls: list[Control]) -> None:
+        """Decode a complete control frame."""
+        data = frame[head:]
+        if self._mask_bit:
+            data = apply_mask(data, frame[head - 4 : head])
+        if opcode == PING:
+            controls.append(Ping(data))
+        elif opcode == PONG:
+            controls.append(Pong(data))
+        else:
+            controls.append(_decode_close(data))
+            self.has_close = self._deaf = True
+
+    def _feed_frame(self, data: bytes) -> bytes:
+        """Add to the data frame that is coming in; return what lies behind it."""
+        need = self._need
+        self._incoming += data if len(data) <= need else data[:need]
+        got = min(len(data), need)
+        self._need = need - got
+        self.buffered += got
+        if got < need:
+            return b""
+        fin = self._incoming_fin
+        self._pieces.append((self._incoming_kind | fin, self._incoming_mask, self._incoming))
+        self._complete += fin >> 7
+        self._incoming = bytearray()
+        return data[got:]
+
+    # Assembling
+
+    def _take_incoming(self) -> None:
+        """Put what has come of an unfinished frame to the message in progress."""
+        data, mask = self._incoming, self._incoming_mask
+        kind = self._incoming_kind
+        self._incoming = bytearray()
+        self._incoming_kind = CONTINUATION
+        self._incoming_mask = rotate_mask(mask, len(data))
+        self._assemble(kind, apply_mask(data, mask) if mask else bytes(data))
+
+    def _assemble(self, kind: int, data: bytes) -> str | bytes | None:
+        """Add an unmasked piece to the message in progress; return the message if that ends it."""
+        if kind == TEXT:
+            self._text = StringIO(newline="")
+        elif kind == BINARY:
+            self._binary = bytearray()
+        self._held += len(data)
+        fin = kind & FIN
+        message: str | bytes
+        if self._text is not None:
+            try:
+                self._text.write(self._utf8.decode(data, bool(fin)))
+            except UnicodeDecodeError:
+                self._fail_text()
+                return None
+            if not fin:
+                return None
+            message = self._text.getvalue()
+            self._text = None
+            self._utf8.reset()
+        else:
+            assert self._binary is not None
+            self._binary += data
+            if not fin:
+                return None
+            message = bytes(self._binary)
+            self._binary = None
+        self._complete -= 1
+        self.buffered -= self._held
+        self._held = 0
+        return message
+
+    def _fail_text(self) -> None:
+        """Stop at text that is not UTF-8: it lies before everything that is still held."""
+        self.failure = InvalidMessage("text message is not valid UTF-8")
+        self._deaf = True
+        self._pieces.clear()
+        self._incoming.clear()
+        self._text = self._binary = None
+        self._complete = self._need = self._held = self.buffered = 0
+        self._rest = b""
+
+
+def _decode_close(data: bytes) -> Close:
+    """Decode a Close frame's payload.
+
+    Source:
+        RFC 6455 §5.5.1, §7.4
+    """
+    if not data:
+        return Close(NO_STATUS, "")
+    if len(data) == 1:
+        raise ProtocolError("close frame of one byte")
+    code = int.from_bytes(data[:2], "big")
+    if not is_wire_code(code):
+        raise ProtocolError(f"close code {code} is not allowed on the wire")
+    try:
+        return Close(code, data[2:].decode())
+    except UnicodeDecodeError:
+        raise InvalidMessage("close reason is not valid UTF-8") from None
