@@ -1,0 +1,399 @@
+"""One connection: requests in, responses out, until an upgrade or the end.
+
+Theory of operation. A session is one task. It has one cancel scope for its whole life, whose
+deadline is moved from phase to phase, since a scope for each request would cost more than reading
+it. When the deadline passes, the phase tells what it means: silence between requests is closed
+without a word, a request that does not arrive is a 408, a handler that does not answer is a 503,
+a peer that does not take its answer is dropped. Draining moves the deadline too: no phase may set
+it beyond ``hard_deadline``.
+
+A response goes out as prebuilt bytes with one ``try_send`` where that takes it.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+import math
+from collections.abc import AsyncIterable, Callable
+from typing import TYPE_CHECKING
+
+import trio
+
+from trioweb.errors import HTTPException, RequestTimeout, ServerShutdown, ServiceUnavailable
+from trioweb.http.http1 import RequestHead, RequestParser
+from trioweb.http.request import Request
+from trioweb.http.response import Response, encode_head, error_response, has_no_body, text
+
+if TYPE_CHECKING:
+    from trioweb.net.stream import ByteStream
+    from trioweb.server.application import Application
+
+logger = logging.getLogger("trioweb")
+access_logger = logging.getLogger("trioweb.access")
+
+# One read; DESIGN's bound for what is looked through at once.
+READ_SIZE = 65536
+# A body up to this size is copied behind its head to go out with one system call.
+JOIN_SIZE = 256 * 1024
+# DESIGN invariant 6: how long, and how much, a closing connection is still read.
+DRAIN_SECONDS = 1.0
+DRAIN_BYTES = 1024 * 1024
+# A body that brings this much is alive: REQUEST_TIMEOUT starts anew, so that a large upload over a
+# slow line passes and a trickle does not.
+BODY_PROGRESS = 16 * 1024
+# Requests answered without a known wait before other tasks are let in; a checkpoint costs as much
+# as half a small response (DESIGN invariant 9 allows 64).
+REQUESTS_BETWEEN_CHECKPOINTS = 16
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class Phase(enum.Enum):
+    """What a session is doing; decides what a passed deadline means."""
+
+    IDLE = enum.auto()
+    HEAD = enum.auto()
+    HANDLING = enum.auto()
+    BODY = enum.auto()
+    SENDING = enum.auto()
+    UPGRADED = enum.auto()
+    CLOSING = enum.auto()
+
+
+class _Hangup(Exception):
+    """Ends the session: nothing more can be said on this connection."""
+
+
+class Session:
+    """Serves one connection; ``run`` once.
+
+    Args:
+        app: answers the requests.
+        stream: the connection, owned from now on.
+        on_shutdown: what the server calls when it drains; given to every request.
+        hard_deadline: Trio time at which the session ends whatever it does.
+    """
+
+    def __init__(
+        self,
+        app: Application,
+        stream: ByteStream,
+        *,
+        on_shutdown: set[Callable[[], None]],
+        hard_deadline: float = math.inf,
+    ) -> None:
+        config = app.config
+        self._app = app
+        self._config = config
+        self._stream = stream
+        self._on_shutdown = on_shutdown
+        self._hard_deadline = hard_deadline
+        self._draining = hard_deadline != math.inf
+        self._scope = trio.CancelScope()
+        self._phase = Phase.IDLE
+        self._parser = RequestParser(config.REQUEST_MAX_HEADER_SIZE, config.REQUEST_MAX_SIZE)
+        self._request: Request | None = None
+        self._started = 0.0
+        self._expects_continue = False
+        self._progress = 0
+        self._since_checkpoint = 0
+
+    def drain(self, hard_deadline: float) -> None:
+        """End when the request in progress is answered; at once when there is none."""
+        self._draining = True
+        self._hard_deadline = min(self._hard_deadline, hard_deadline)
+        self._scope.deadline = min(self._scope.deadline, self._hard_deadline)
+        if self._phase is Phase.IDLE:
+            self._scope.cancel()
+
+    def _enter(self, phase: Phase, timeout: float) -> None:
+        self._phase = phase
+        self._scope.deadline = min(trio.current_time() + timeout, self._hard_deadline)
+
+    async def run(self) -> None:
+        """Serve until the connection ends.
+
+        Raises nothing but what ends the process: a session never hurts another.
+        """
+        try:
+            with self._scope:
+                await self._serve_requests()
+            if self._scope.cancelled_caught:
+                await self._answer_timeout()
+        except (trio.BrokenResourceError, trio.ClosedResourceError, _Hangup):
+            pass  # the peer has left, which it may at any time
+        except Exception:
+            logger.exception("the session with %s crashed", self._stream.peer)
+        finally:
+            await self._stream.aclose()
+
+    async def _serve_requests(self) -> None:
+        try:
+            # A new connection that says nothing is held no longer than a slow request.
+            head = await self._next_head(self._config.REQUEST_TIMEOUT)
+            while head is not None and await self._serve_request(head):
+                self._since_checkpoint += 1
+                if self._since_checkpoint >= REQUESTS_BETWEEN_CHECKPOINTS:
+                    self._since_checkpoint = 0
+                    await trio.lowlevel.checkpoint()
+                head = await self._next_head(self._config.KEEP_ALIVE_TIMEOUT)
+        except HTTPException as error:
+            # Only the parser's refusals come here; handlers' exceptions end in the application.
+            self._request = None
+            self._started = trio.current_time()
+            await self._write_last(error_response(error))
+
+    async def _next_head(self, idle_timeout: float) -> RequestHead | None:
+        """The next request; None when the connection ends instead."""
+        parser = self._parser
+        head = parser.next_head()
+        if head is not None:
+            return head
+        if parser.has_partial_head:
+            self._enter(Phase.HEAD, self._config.REQUEST_TIMEOUT)
+        elif self._draining:
+            await self._linger()
+            return None
+        else:
+            self._enter(Phase.IDLE, idle_timeout)
+        while head is None:
+            data = await self._stream.receive_some(READ_SIZE)
+            if not data:
+                return None
+            parser.receive(data)
+            head = parser.next_head()
+            if self._phase is Phase.IDLE and parser.has_partial_head and head is None:
+                self._enter(Phase.HEAD, self._config.REQUEST_TIMEOUT)
+        return head
+
+    # --- one request ------------------------------------------------------------------------
+
+    async def _serve_request(self, head: RequestHead) -> bool:
+        """Answer one request; True when the connection can take another."""
+        self._enter(Phase.HANDLING, self._config.RESPONSE_TIMEOUT)
+        self._started = trio.current_time()
+        stream = self._stream
+        request = self._request = Request(
+            head.method,
+            head.target,
+            head.headers,
+            client=stream.client,
+            scheme=stream.scheme,
+            http_version=head.http_version,
+            receive_body=self._receive_body if head.has_body else None,
+        )
+        request.peer = stream.peer
+        request.on_shutdown = self._on_shutdown
+        self._expects_continue = head.expects_continue
+        self._progress = 0
+        if head.is_websocket:
+            await self._serve_upgrade(request)
+            return False
+        response = await self._handle(request)
+        self._discard_received_body()
+        keep_alive = head.keep_alive and not self._draining and self._parser.body_ended
+        if "close" in response.headers.tokens("connection"):
+            keep_alive = False
+        await self._write(response, head, keep_alive=keep_alive)
+        if not keep_alive and (head.keep_alive or not self._parser.body_ended):
+            # The client may be sending still; closing over unread bytes would eat the answer.
+            await self._linger()
+        return keep_alive
+
+    async def _handle(self, request: Request) -> Response:
+        try:
+            return await self._app.handle(request)
+        except Exception:
+            # The application promises not to; one that does must not take the connection along.
+            logger.exception("the application raised on %s %s", request.method, request.path)
+            return text("Internal Server Error", 500)
+
+    async def _serve_upgrade(self, request: Request) -> None:
+        if self._draining:
+            await self._write_last(error_response(ServerShutdown("The server is shutting down")))
+            return
+        self._enter(Phase.UPGRADED, math.inf)
+        trailing = self._parser.take_trailing()
+        response = await self._app.handle_upgrade(request, self._stream, trailing)
+        if response is not None:
+            await self._write_last(response)
+
+    async def _receive_body(self) -> bytes:
+        """The body's next piece, for the request's ``body`` and ``stream``."""
+        parser = self._parser
+        chunk = parser.next_chunk()
+        if chunk is not None:
+            # Nothing was waited for, and every async function is a cancel point.
+            await trio.lowlevel.checkpoint_if_cancelled()
+            return chunk
+        if self._expects_continue:
+            self._expects_continue = False
+            await self._send(CONTINUE)
+        deadline, phase = self._scope.deadline, self._phase
+        if self._progress == 0 or self._progress >= BODY_PROGRESS:
+            self._progress = 0
+            self._body_deadline = trio.current_time() + self._config.REQUEST_TIMEOUT
+        self._phase = Phase.BODY
+        self._scope.deadline = min(self._body_deadline, self._hard_deadline)
+        try:
+            while chunk is None:
+                data = await self._stream.receive_some(READ_SIZE)
+                self._progress += len(data)
+                parser.receive(data)
+                chunk = parser.next_chunk()
+        except trio.Cancelled:
+            raise  # the phase stays: it tells what the deadline meant
+        except BaseException:
+            self._phase, self._scope.deadline = phase, deadline
+            raise
+        # The handler's own time starts anew with each piece that it had to wait for.
+        self._enter(phase, self._config.RESPONSE_TIMEOUT)
+        return chunk
+
+    def _discard_received_body(self) -> None:
+        """Skip what the handler left of the body, as far as it has come already."""
+        try:
+            while not self._parser.body_ended and self._parser.next_chunk():
+                pass
+        except HTTPException:
+            pass  # body_ended stays false, and the connection closes
+
+    # --- answers ----------------------------------------------------------------------------
+
+    async def _write(
+        self, response: Response, head: RequestHead | None, *, keep_alive: bool
+    ) -> None:
+        is_head = head is not None and head.method == "HEAD"
+        version = "1.1" if head is None else head.http_version
+        body = response.body
+        if isinstance(body, AsyncIterable) and version == "1.0":
+            keep_alive = False  # the body's end is the connection's
+        try:
+            lines = encode_head(response, keep_alive=keep_alive, http_version=version, head=is_head)
+        except (ValueError, TypeError) as error:
+            logger.error(
+                "the response to %s can't be sent: %s", self._describe(), error, exc_info=error
+            )
+            response = text("Internal Server Error", 500)
+            body = response.body
+            lines = encode_head(response, keep_alive=keep_alive, http_version=version)
+        self._enter(Phase.SENDING, self._config.RESPONSE_TIMEOUT)
+        sent = len(lines)
+        if is_head or has_no_body(response.status):
+            await self._send(lines)
+        elif isinstance(body, AsyncIterable):
+            await self._send(lines)
+            sent += await self._send_pieces(body, chunked=version != "1.0")
+        elif len(body) <= JOIN_SIZE:
+            await self._send(lines + body)
+            sent += len(body)
+        else:
+            await self._send(lines)
+            await self._send(body)
+            sent += len(body)
+        self._log_access(response.status, sent)
+        if isinstance(body, AsyncIterable) and version == "1.0":
+            raise _Hangup
+
+    async def _write_last(self, response: Response) -> None:
+        """Answer, then close in the order that lets the answer arrive."""
+        await self._write(response, None, keep_alive=False)
+        await self._linger()
+
+    async def _send_pieces(self, body: AsyncIterable[bytes], *, chunked: bool) -> int:
+        """Send a body piece by piece; a crash within it cuts the connection."""
+        sent = 0
+        # The pieces may take their time (server-sent events); the peer may not.
+        self._enter(Phase.SENDING, math.inf)
+        try:
+            async for piece in body:
+                if not piece:
+                    continue
+                data = b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else bytes(piece)
+                self._enter(Phase.SENDING, self._config.RESPONSE_TIMEOUT)
+                await self._send(data)
+                sent += len(data)
+                self._enter(Phase.SENDING, math.inf)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            raise
+        except Exception as error:
+            # Without the last chunk the peer knows that the body is not whole.
+            logger.exception("the response body of %s crashed", self._describe())
+            raise _Hangup from error
+        if chunked:
+            self._enter(Phase.SENDING, self._config.RESPONSE_TIMEOUT)
+            await self._send(b"0\r\n\r\n")
+        return sent
+
+    async def _send(self, data: bytes) -> None:
+        sent = self._stream.try_send(data)
+        if sent == len(data):
+            return
+        view = memoryview(data)
+        while sent < len(data):
+            sent += await self._stream.send_some(view[sent:])
+            if self._phase is Phase.SENDING and sent < len(data):
+                # A peer that takes something may take its time for the rest.
+                self._enter(Phase.SENDING, self._config.RESPONSE_TIMEOUT)
+
+    async def _answer_timeout(self) -> None:
+        """Say what the passed deadline means, where there is someone to say it to."""
+        if self._phase in (Phase.HEAD, Phase.BODY):
+            if self._phase is Phase.HEAD:
+                self._request, self._started = None, trio.current_time()
+            error: HTTPException = RequestTimeout()
+        elif self._phase is Phase.HANDLING:
+            error = ServiceUnavailable("Response Timeout")
+            logger.error(
+                "%s was not answered within RESPONSE_TIMEOUT=%g s",
+                self._describe(),
+                self._config.RESPONSE_TIMEOUT,
+            )
+        else:
+            return
+        with trio.move_on_after(2 * DRAIN_SECONDS):
+            # The scope has ended; what _enter sets in it has no effect any more.
+            await self._write_last(error_response(error))
+
+    async def _linger(self) -> None:
+        """Half-close and read on, so that no RST eats what was sent (DESIGN invariant 6)."""
+        self._phase = Phase.CLOSING
+        await self._stream.send_eof()
+        left = DRAIN_BYTES
+        with trio.move_on_after(DRAIN_SECONDS):
+            while left > 0 and (data := await self._stream.receive_some(READ_SIZE)):
+                left -= len(data)
+
+    # --- logs -------------------------------------------------------------------------------
+
+    def _describe(self) -> str:
+        request = self._request
+        where = "a request" if request is None else f"{request.method} {request.path}"
+        return f"{where} from {self._stream.peer}"
+
+    def _log_access(self, status: int, size: int) -> None:
+        if not access_logger.isEnabledFor(logging.INFO):
+            return
+        request = self._request
+        method = "-" if request is None else request.method
+        path = "-" if request is None else request.path
+        seconds = trio.current_time() - self._started
+        peer = self._stream.peer
+        access_logger.info(
+            "%s %s %d %d bytes %.4f s %s",
+            method,
+            path,
+            status,
+            size,
+            seconds,
+            peer,
+            extra={
+                "method": method,
+                "path": path,
+                "status": status,
+                "bytes": size,
+                "seconds": seconds,
+                "peer": peer,
+            },
+        )
