@@ -1,0 +1,224 @@
+"""The heartbeat task: pings, liveness and every deadline of a connection.
+
+Theory of operation. One task sleeps until the nearest deadline, looks at the connection, acts and
+sleeps again. Events do not restart it: traffic moves deadlines later, which it finds out when it
+wakes; only what moves one earlier calls ``rearm``. So a message costs no timer.
+
+Life is any byte received and, for at most the stall timeout, any byte that the socket takes. While
+we are the ones who don't read (the inbox is full) a missing pong proves nothing: the kernel is
+asked instead whether the peer is there.
+
+It is the one task of the three that runs unshielded: a cancellation that reaches it means that
+``serve`` is being cancelled, which it tells the connection.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import TYPE_CHECKING
+
+import trio
+
+from trioweb.errors import PingTimeout, SlowConsumer
+from trioweb.ws.frames import OP_PING, encode_frame
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from trioweb.ws.connection import Connection
+
+# "Where the kernel can't be asked": ten stall timeouts without reading are the end.
+UNKNOWN_LIVENESS_FACTOR = 10
+
+
+class PingWaiter:
+    """Awaitable any number of times: the round trip in seconds.
+
+    Raises:
+        WebsocketClosed: on awaiting, when the connection ended before the pong came.
+    """
+
+    __slots__ = ("_answered", "_error", "_round_trip", "_sent_at")
+
+    def __init__(self) -> None:
+        self._answered = trio.Event()
+        self._error: Callable[[], Exception] | None = None
+        self._sent_at = trio.current_time()
+        self._round_trip = 0.0
+
+    def __await__(self) -> Generator[object, object, float]:
+        yield from self._answered.wait().__await__()
+        if self._error is not None:
+            raise self._error()
+        return self._round_trip
+
+    def answer(self) -> float:
+        """The pong has come; returns the round trip."""
+        self._round_trip = trio.current_time() - self._sent_at
+        self._answered.set()
+        return self._round_trip
+
+    def fail(self, error: Callable[[], Exception]) -> None:
+        """No pong will come."""
+        self._error = error
+        self._answered.set()
+
+
+class Heartbeat:
+    """Watches over one connection; ``loop`` is the task's body."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._alarm = trio.CancelScope()
+        self._pings: dict[bytes, PingWaiter] = {}
+        self._last_ping = -math.inf
+        self._has_warned = False
+        self.received_at = trio.current_time()
+        self.paused_at = math.inf
+        self.latency: float | None = None
+
+    # Pings
+
+    def ping(self, data: bytes) -> PingWaiter:
+        """Queue a ping.
+
+        Raises:
+            ValueError: more than 125 bytes, or bytes that another ping in flight has.
+        """
+        if not data:
+            data = os.urandom(4)
+            while data in self._pings:
+                data = os.urandom(4)
+        elif len(data) > 125:
+            raise ValueError(f"a ping carries at most 125 bytes, not {len(data)}")
+        elif data in self._pings:
+            raise ValueError(f"a ping with the data {data!r} is already in flight")
+        waiter = self._pings[data] = PingWaiter()
+        self._last_ping = trio.current_time()
+        self._connection.outbox.put_control(encode_frame(OP_PING, data))
+        return waiter
+
+    def pong(self, data: bytes) -> None:
+        """A pong has come: it answers its ping and all older ones (RFC 6455 §5.5.3)."""
+        if data not in self._pings:
+            return
+        for key in list(self._pings):
+            waiter = self._pings.pop(key)
+            self.latency = waiter.answer()
+            if key == data:
+                return
+
+    def release_pings(self, error: Callable[[], Exception]) -> None:
+        """The connection has ended: let nobody wait for a pong."""
+        pings, self._pings = self._pings, {}
+        for waiter in pings.values():
+            waiter.fail(error)
+
+    # The task
+
+    async def loop(self) -> None:
+        """Sleep until the nearest deadline and act on it, until cancelled."""
+        connection = self._connection
+        try:
+            while True:
+                with trio.CancelScope(deadline=self._next_deadline()) as self._alarm:
+                    await trio.sleep_forever()
+                self._act(trio.current_time())
+        except BaseException:
+            # Our own end, and serve's cancellation alike: harmless when the stream has ended.
+            connection.hurry()
+            raise
+
+    def rearm(self) -> None:
+        """A deadline may have come nearer."""
+        self._alarm.deadline = min(self._alarm.deadline, self._next_deadline())
+
+    def backlog_began(self, now: float) -> None:
+        """The outbox has begun to wait for the peer."""
+        stalled_at = now + self._connection.options.stall_timeout
+        if stalled_at < self._alarm.deadline:
+            self._alarm.deadline = stalled_at
+
+    def _life(self) -> float:
+        connection = self._connection
+        sent_at = min(
+            connection.outbox.progress_at, self.received_at + connection.options.stall_timeout
+        )
+        return max(self.received_at, sent_at)
+
+    def _next_deadline(self) -> float:
+        connection, options = self._connection, self._connection.options
+        if not connection.accepted:
+            return connection.open_deadline
+        deadlines = [connection.grace_deadline]
+        if connection.outbox.size:
+            deadlines.append(connection.outbox.progress_at + options.stall_timeout)
+        if connection.is_reading and options.ping_interval is not None:
+            life = self._life()
+            deadlines.append(max(life, self._last_ping) + options.ping_interval)
+            if options.ping_timeout is not None:
+                if connection.inbox.is_paused:
+                    deadlines.append(self._after_last_ping(options.ping_timeout))
+                else:
+                    deadlines.append(life + options.ping_interval + options.ping_timeout)
+        if connection.inbox.is_paused:
+            if not self._has_warned:
+                deadlines.append(self.paused_at + options.stall_timeout)
+            deadlines.append(self.paused_at + UNKNOWN_LIVENESS_FACTOR * options.stall_timeout)
+        now = trio.current_time()
+        # What has passed was acted on already, or has no effect any more.
+        return min((d for d in deadlines if d > now), default=math.inf)
+
+    def _after_last_ping(self, timeout: float) -> float:
+        return self._last_ping + timeout if self._last_ping > 0 else math.inf
+
+    def _act(self, now: float) -> None:
+        connection, options = self._connection, self._connection.options
+        if not connection.accepted:
+            if now >= connection.open_deadline:
+                connection.open_timed_out()
+            return
+        if now >= connection.grace_deadline:
+            connection.cancel_handler(
+                f"the connection ended and the handler ran on for {options.disconnect_grace} s"
+            )
+        if not connection.is_reading:
+            return
+        if connection.outbox.size and now >= connection.outbox.progress_at + options.stall_timeout:
+            connection.fail(
+                SlowConsumer(f"nothing of what waits was taken for {options.stall_timeout:g} s")
+            )
+            return
+        if connection.inbox.is_paused:
+            self._act_while_paused(now)
+        self._beat(now)
+
+    def _beat(self, now: float) -> None:
+        connection, options = self._connection, self._connection.options
+        interval, timeout = options.ping_interval, options.ping_timeout
+        if interval is None or not connection.open:
+            return
+        life = self._life()
+        if (
+            timeout is not None
+            and not connection.inbox.is_paused
+            and now >= life + interval + timeout
+        ):
+            connection.lose(PingTimeout(f"no sign of life for {interval + timeout:g} s"))
+        elif now >= max(life, self._last_ping) + interval:
+            self.ping(b"")
+
+    def _act_while_paused(self, now: float) -> None:
+        connection, options = self._connection, self._connection.options
+        if not self._has_warned and now >= self.paused_at + options.stall_timeout:
+            self._has_warned = True
+            connection.warn_of_full_inbox()
+        if options.ping_timeout is None:
+            return
+        is_alive = connection.stream.is_peer_alive(options.ping_timeout)
+        unread_for = now - self.paused_at
+        if is_alive is False:
+            connection.vanish()
+        elif is_alive is None and unread_for >= UNKNOWN_LIVENESS_FACTOR * options.stall_timeout:
+            connection.lose(PingTimeout(f"nothing was read for {unread_for:g} s"))

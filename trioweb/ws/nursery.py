@@ -1,0 +1,128 @@
+"""``ws.nursery``: tasks that live as long as the handler and fail as a part of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
+
+from trioweb.errors import WebsocketClosed
+from trioweb.ws.wait_any import without_cancelled
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    import trio
+
+Ts = TypeVarTuple("Ts")
+T = TypeVar("T")
+
+
+class ConnectionNursery:
+    """The tasks of one connection's handler.
+
+    A task that ends with ``WebsocketClosed`` of this connection just ends. Any other exception
+    cancels the handler and counts as the handler's own. When the handler has returned and the
+    Close frame is written, what is left is cancelled.
+    """
+
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        websocket: object,
+        crashed: Callable[[BaseException], None],
+    ) -> None:
+        self._nursery = nursery
+        self._websocket = websocket
+        self._crashed = crashed
+        self._open = True
+
+    @property
+    def cancel_scope(self) -> trio.CancelScope:
+        """Cancelling it ends the handler and its tasks, and closes with 1000."""
+        return self._nursery.cancel_scope
+
+    def start_soon(
+        self,
+        async_fn: Callable[[*Ts], Awaitable[object]],
+        *args: *Ts,
+        name: object = None,
+    ) -> None:
+        """Start a task that runs beside the handler.
+
+        Args:
+            async_fn: the task's body.
+            args: its positional arguments.
+            name: shown by debuggers; by default the function's.
+
+        Raises:
+            RuntimeError: the handler has returned.
+        """
+        self._check_open()
+        self._nursery.start_soon(self._guard, async_fn, args, name=name or async_fn)
+
+    async def start(
+        self, async_fn: Callable[..., Awaitable[object]], *args: object, name: object = None
+    ) -> object:
+        """Start a task and wait until it calls ``task_status.started()``.
+
+        Returns:
+            What the task passed to ``started()``.
+
+        Raises:
+            RuntimeError: the handler has returned, or the task ended without ``started()``.
+
+        Cancellation:
+            Cancels the task, if it has not called ``started()`` yet.
+        """
+        self._check_open()
+        failures: list[BaseException] = []
+
+        async def run(task_status: trio.TaskStatus[object]) -> None:
+            has_started = False
+
+            class Status:
+                def started(self, value: object = None) -> None:
+                    nonlocal has_started
+                    has_started = True
+                    task_status.started(value)
+
+            try:
+                await async_fn(*args, task_status=Status())
+            except BaseException as raised:
+                rest = without_cancelled(raised)
+                if rest is None:
+                    raise
+                if has_started:
+                    self._report(rest)
+                    return
+                # The caller is still waiting in start(): the error is the caller's, unwrapped.
+                failures.append(rest)
+                task_status.started(None)
+
+        value: object = await self._nursery.start(run, name=name or async_fn)
+        if failures:
+            raise failures[0]
+        return value
+
+    def refuse_tasks(self) -> None:
+        """Take no more tasks: the handler has returned."""
+        self._open = False
+
+    def _check_open(self) -> None:
+        if not self._open:
+            raise RuntimeError("ws.nursery takes no tasks after the handler has returned")
+
+    async def _guard(
+        self, async_fn: Callable[..., Awaitable[object]], args: tuple[object, ...]
+    ) -> None:
+        try:
+            await async_fn(*args)
+        except BaseException as raised:
+            rest = without_cancelled(raised)
+            if rest is None:
+                raise
+            self._report(rest)
+
+    def _report(self, error: BaseException) -> None:
+        if isinstance(error, WebsocketClosed) and error.websocket is self._websocket:
+            return
+        self._crashed(error)

@@ -1,0 +1,38 @@
+"""What bounds one connection: the config's values, with a route's own in their place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from trioweb.config import Config
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionOptions:
+    """Limits and deadlines of a connection; seconds and bytes, None is off."""
+
+    timeout: float
+    ping_interval: float | None
+    ping_timeout: float | None
+    max_size: int
+    max_queue: int
+    send_queue_bytes: int
+    stall_timeout: float
+    disconnect_grace: float | None
+
+    @classmethod
+    def from_config(cls, config: Config, **overrides: object) -> ConnectionOptions:
+        """Take the config's values, and a route's where it has its own."""
+        options = cls(
+            timeout=config.WEBSOCKET_TIMEOUT,
+            ping_interval=config.WEBSOCKET_PING_INTERVAL,
+            ping_timeout=config.WEBSOCKET_PING_TIMEOUT,
+            max_size=config.WEBSOCKET_MAX_SIZE,
+            max_queue=config.WEBSOCKET_MAX_QUEUE,
+            send_queue_bytes=config.WEBSOCKET_SEND_QUEUE_BYTES,
+            stall_timeout=config.WEBSOCKET_STALL_TIMEOUT,
+            disconnect_grace=config.WEBSOCKET_DISCONNECT_GRACE,
+        )
+        return replace(options, **overrides) if overrides else options  # type: ignore[arg-type]

@@ -1,0 +1,62 @@
+"""``wait_any``: the first of several async functions to end ends them all."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import trio
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+logger = logging.getLogger("trioweb")
+
+
+async def wait_any(*functions: Callable[[], Awaitable[object]]) -> None:
+    """Run async functions and end when the first of them ends, cancelling the others.
+
+    Args:
+        functions: called without arguments; at least one.
+
+    Raises:
+        TypeError: nothing to run.
+        BaseException: what the first function to fail raised, as it was raised and in no group;
+            what others raise while they unwind is logged.
+
+    Cancellation:
+        Cancels every function and waits until they have unwound.
+    """
+    if not functions:
+        raise TypeError("wait_any() needs at least one async function")
+    first: list[BaseException] = []
+
+    async def run(function: Callable[[], Awaitable[object]]) -> None:
+        try:
+            await function()
+        except BaseException as raised:
+            rest = without_cancelled(raised)
+            if rest is None:
+                raise
+            if first:
+                logger.error("wait_any: another function failed as well", exc_info=rest)
+            else:
+                first.append(rest)
+        nursery.cancel_scope.cancel(reason="wait_any: the first function has ended")
+
+    async with trio.open_nursery() as nursery:
+        for function in functions:
+            nursery.start_soon(run, function)
+    if first:
+        raise first[0]
+
+
+def without_cancelled(raised: BaseException) -> BaseException | None:
+    """What is left of an exception when every ``trio.Cancelled`` in it is taken out."""
+    if isinstance(raised, trio.Cancelled):
+        return None
+    if isinstance(raised, BaseExceptionGroup):
+        cancelled, rest = raised.split(trio.Cancelled)
+        # Untouched groups stay the very object that the user raised.
+        return raised if cancelled is None else rest
+    return raised
