@@ -123,9 +123,7 @@ class Router:
         path = route.pattern.build(params)
         names = set(route.pattern.names)
         query = {
-            key: value
-            for key, value in params.items()
-            if key not in names and value is not None
+            key: value for key, value in params.items() if key not in names and value is not None
         }
         if query:
             path += "?" + urlencode(query, doseq=True, quote_via=quote)

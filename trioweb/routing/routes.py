@@ -199,7 +199,7 @@ def websocket(
     subprotocols: Sequence[str] | None = None,
     name: str | None = None,
     apply: Sequence[Callable[[Handler], Handler]] | bool | None = None,
-    version: int | float | str | None = None,
+    version: float | str | None = None,
     version_prefix: str = "/v",
     error_format: str | None = None,
     *,
@@ -208,8 +208,8 @@ def websocket(
     guards: Sequence[Handler] = (),
     max_size: int | Unset = UNSET,
     max_queue: int | Unset = UNSET,
-    ping_interval: float | None | Unset = UNSET,
-    disconnect_grace: float | None | Unset = UNSET,
+    ping_interval: float | Unset | None = UNSET,
+    disconnect_grace: float | Unset | None = UNSET,
     origins: Origins | Unset = UNSET,
 ) -> Callable[[H], H]:
     """Make a function a WebSocket route for ``TrioWeb(routes=[...])`` and ``Include``.
@@ -254,7 +254,7 @@ def route(
     strict_slashes: bool | None = None,
     name: str | None = None,
     apply: Sequence[Callable[[Handler], Handler]] | bool | None = None,
-    version: int | float | str | None = None,
+    version: float | str | None = None,
     version_prefix: str = "/v",
     error_format: str | None = None,
     *,

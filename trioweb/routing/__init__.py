@@ -1,0 +1,30 @@
+"""Routes: path patterns, the router, module-level decorators and the binder of signatures."""
+
+from trioweb.routing.binder import Binding, Injectable, UnresolvedAnnotation, bind
+from trioweb.routing.patterns import Pattern, decode_path
+from trioweb.routing.router import Match, Router
+from trioweb.routing.routes import Include, Route, flatten, route, websocket
+from trioweb.routing.shortcuts import delete, get, head, options, patch, post, put
+
+__all__ = [
+    "Binding",
+    "Include",
+    "Injectable",
+    "Match",
+    "Pattern",
+    "Route",
+    "Router",
+    "UnresolvedAnnotation",
+    "bind",
+    "decode_path",
+    "delete",
+    "flatten",
+    "get",
+    "head",
+    "options",
+    "patch",
+    "post",
+    "put",
+    "route",
+    "websocket",
+]
