@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import trioweb
+import trioweb.errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PACKAGE = Path(trioweb.__file__).parent
+PACKAGE = Path(trioweb.errors.__file__).parent
 
 # A module may import what has a lower number, and its own package. http stands below ws.
 RANKS: dict[str, float] = {
@@ -39,8 +39,8 @@ SANS_IO = ["http/http1.py", "ws/frames.py", "ws/deflate.py", "ws/handshake.py", 
 STDLIB_ONLY = ["config.py", "types.py"]
 
 
-def modules() -> Iterator[Path]:
-    return PACKAGE.rglob("*.py")
+def modules() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
 
 
 def rank_name(path: Path) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import pytest
 import trio.testing
 
 from trioweb.testing import open_client
 
 if TYPE_CHECKING:
+    import pytest
+
     from tests.seeds.conftest import LoadSeed
 
 

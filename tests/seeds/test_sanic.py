@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import pytest
 import trio.testing
 
-from trioweb import TrioWeb
 from trioweb.testing import open_client
 
 if TYPE_CHECKING:
     from tests.seeds.conftest import LoadSeed
+    from trioweb import TrioWeb
 
 
 async def test_handler_ends_after_one_message(load_seed: LoadSeed) -> None:

@@ -1,15 +1,13 @@
 """The second document's second program; its import line alone is changed."""
 # mypy: ignore-errors
-# ruff: noqa: ANN, D, UP, I, RUF, PERF, DTZ
+# ruff: noqa
 
-
-from trioweb import TrioWeb as Ravyn
-from trioweb import WebSocket, WebSocketDisconnect, websocket
+from trioweb import TrioWeb as Ravyn, websocket, WebSocket, WebSocketDisconnect
 
 
 class ConnectionManager:
     def __init__(self):
-        self.active_connections: list[WebSocket] = []
+        self.active_connections: List[WebSocket] = []
 
     async def connect(self, websocket: WebSocket):
         await websocket.accept()

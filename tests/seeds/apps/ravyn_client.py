@@ -1,9 +1,8 @@
 """The second document's first program; its import line alone is changed."""
 # mypy: ignore-errors
-# ruff: noqa: ANN, D, UP, I, RUF, PERF, DTZ
+# ruff: noqa
 
-from trioweb import TrioWeb as Ravyn
-from trioweb import WebSocket, WebSocketDisconnect, websocket
+from trioweb import TrioWeb as Ravyn, websocket, WebSocket, WebSocketDisconnect
 
 
 @websocket("/ws/{client_id}")

@@ -1,6 +1,6 @@
 """The first document's chat rooms; the set that is sent to is iterated as a copy."""
 # mypy: ignore-errors
-# ruff: noqa: ANN, D, UP, I, RUF, PERF, DTZ
+# ruff: noqa
 
 import json as json_lib
 

@@ -1,6 +1,6 @@
 """The first document's echo server with its test page."""
 # mypy: ignore-errors
-# ruff: noqa: ANN, D, UP, I, RUF, PERF, DTZ
+# ruff: noqa
 
 from trioweb import TrioWeb as Sanic
 from trioweb.response import html

@@ -1,6 +1,6 @@
 """The first document's API examples: routes, subprotocols, authentication."""
 # mypy: ignore-errors
-# ruff: noqa: ANN, D, UP, I, RUF, PERF, DTZ
+# ruff: noqa
 
 from trioweb import TrioWeb as Sanic
 

@@ -1,6 +1,6 @@
 """The first document's authentication with a rate limit."""
 # mypy: ignore-errors
-# ruff: noqa: ANN, D, UP, I, RUF, PERF, DTZ
+# ruff: noqa
 
 import json as json_lib
 import time
