@@ -164,9 +164,9 @@ class Decoder:
         self._utf8 = _utf8_decoder()
 
     @property
-    def waiting(self) -> bool:
-        """Whether a complete message is waiting; it may still prove to be invalid."""
-        return self._complete > 0
+    def waiting(self) -> int:
+        """How many complete messages are waiting; one may still prove to be invalid."""
+        return self._complete
 
     def feed(self, data: bytes) -> Sequence[Control]:
         """Take bytes from the peer; never raises.

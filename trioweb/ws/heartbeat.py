@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from trioweb.errors import PingTimeout, SlowConsumer
-from trioweb.ws.frames import OP_PING, encode_frame
+from trioweb.ws.encoding import PING, encode_frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -96,7 +96,7 @@ class Heartbeat:
             raise ValueError(f"a ping with the data {data!r} is already in flight")
         waiter = self._pings[data] = PingWaiter()
         self._last_ping = trio.current_time()
-        self._connection.outbox.put_control(encode_frame(OP_PING, data))
+        self._connection.outbox.put_control(encode_frame(PING, data))
         return waiter
 
     def pong(self, data: bytes) -> None:
@@ -171,7 +171,7 @@ class Heartbeat:
         return min((d for d in deadlines if d > now), default=math.inf)
 
     def _after_last_ping(self, timeout: float) -> float:
-        return self._last_ping + timeout if self._last_ping > 0 else math.inf
+        return self._last_ping + timeout if self._last_ping > -math.inf else math.inf
 
     def _act(self, now: float) -> None:
         connection, options = self._connection, self._connection.options

@@ -35,6 +35,7 @@ class Outbox:
         bound: bytes that may wait; at most this and one message.
         start_sender: starts ``send_loop`` in a task; called once, when it is first needed.
         lost: told once when the stream is found broken.
+        backlog_began: told the time when the queue begins to wait for the peer.
     """
 
     def __init__(
@@ -43,11 +44,13 @@ class Outbox:
         bound: int,
         start_sender: Callable[[], None],
         lost: Callable[[], None],
+        backlog_began: Callable[[float], None],
     ) -> None:
         self._stream = stream
         self._bound = bound
         self._start_sender: Callable[[], None] | None = start_sender
         self._lost = lost
+        self._backlog_began = backlog_began
         self._data: deque[bytes | trio.Event] = deque()
         self._control: deque[bytes] = deque()
         self._waiting: deque[tuple[trio.lowlevel.Task, bytes]] = deque()
@@ -162,7 +165,8 @@ class Outbox:
 
     def _queued(self, size: int) -> None:
         if self.size == 0:
-            self.progress_at = trio.current_time()
+            self.progress_at = now = trio.current_time()
+            self._backlog_began(now)
         self.size += size
         self._idle = False
         self._wake()

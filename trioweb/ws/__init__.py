@@ -1,0 +1,21 @@
+"""WebSockets: codec, handshake, and the nursery of each connection."""
+
+from trioweb.ws.close import CloseInfo
+from trioweb.ws.connection import State
+from trioweb.ws.heartbeat import PingWaiter
+from trioweb.ws.nursery import ConnectionNursery
+from trioweb.ws.options import ConnectionOptions
+from trioweb.ws.serve import serve_websocket
+from trioweb.ws.wait_any import wait_any
+from trioweb.ws.websocket import Websocket
+
+__all__ = [
+    "CloseInfo",
+    "ConnectionNursery",
+    "ConnectionOptions",
+    "PingWaiter",
+    "State",
+    "Websocket",
+    "serve_websocket",
+    "wait_any",
+]

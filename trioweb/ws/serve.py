@@ -1,0 +1,357 @@
+"""Serves one WebSocket: handshake, the connection's nursery, the handler, and how it ended.
+
+::
+
+    tasks (the connection nursery): receive, send, heartbeat
+    └─ in the session's own task: ws.nursery
+       └─ handler scope: middleware → guards → handler
+
+The three tasks are shielded or tell the connection of a cancellation, so leaving ``tasks`` waits
+until the stream is closed, within the closing order's deadlines. Exceptions never pass through a
+nursery: those of the handler and of the tasks in ``ws.nursery`` are caught where they are raised,
+so that they stay what they were.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+from functools import partial
+from typing import TYPE_CHECKING
+
+import trio
+
+from trioweb.errors import (
+    HTTPException,
+    OriginDenied,
+    ServerShutdown,
+    ServiceUnavailable,
+    WebsocketClosed,
+    WebSocketException,
+)
+from trioweb.http.response import Response, error_response
+from trioweb.ws import handshake
+from trioweb.ws.close import CloseInfo, is_wire_code
+from trioweb.ws.connection import Connection
+from trioweb.ws.nursery import ConnectionNursery
+from trioweb.ws.wait_any import without_cancelled
+from trioweb.ws.websocket import Websocket
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from trioweb.http.headers import HeaderSource
+    from trioweb.http.request import Request
+    from trioweb.net.stream import ByteStream
+    from trioweb.ws.options import ConnectionOptions
+
+logger = logging.getLogger("trioweb")
+access_logger = logging.getLogger("trioweb.access")
+
+INTERNAL_ERROR = (1011, "internal error")
+# One line for each origin that is refused; a client that makes them up fills no more than this.
+MAX_WARNED_ORIGINS = 100
+_warned_origins: trio.lowlevel.RunVar[set[str]] = trio.lowlevel.RunVar("trioweb_warned_origins")
+
+
+async def serve_websocket(
+    request: Request,
+    stream: ByteStream,
+    trailing: bytes,
+    *,
+    options: ConnectionOptions,
+    subprotocols: Sequence[str],
+    subprotocol_required: bool,
+    origins: str | Sequence[str],
+    handler_name: str,
+    auto_accept: bool,
+    body: Callable[[Websocket], Awaitable[Response | None]],
+    finish: Callable[[Response], Awaitable[Response]],
+) -> Response | None:
+    """Serve one WebSocket from its request to its end.
+
+    Args:
+        request: the handshake's.
+        stream: closed when this returns None, untouched by then otherwise.
+        trailing: bytes that came after the request's head.
+        options: the connection's limits.
+        subprotocols: the route's, the preferred first.
+        subprotocol_required: whether a client without any of them is refused.
+        origins: WEBSOCKET_ORIGINS, or the route's own.
+        handler_name: for logs.
+        auto_accept: whether ``body`` accepts by itself, before it calls the handler.
+        body: runs everything up to and including the handler. A Response denies the handshake.
+        finish: runs response middleware over the 101 or the denial.
+
+    Returns:
+        The response that denies the handshake, or None when the WebSocket was served.
+
+    Cancellation:
+        Cancels the handler at once; the frame in progress and Close 1001 are written within 1 s.
+    """
+    try:
+        key = handshake.check_request(request)
+        _check_origin(request, origins)
+        offered = handshake.offered_subprotocols(request)
+        chosen = handshake.choose_subprotocol(subprotocols, offered, subprotocol_required)
+    except HTTPException as error:
+        return await finish(error_response(error))
+    session = _WebsocketSession(request, stream, options, handler_name, auto_accept)
+
+    async def accept(subprotocol: str | None, headers: HeaderSource | None) -> None:
+        if subprotocol is not None and subprotocol not in offered:
+            raise ValueError(f"the client did not offer the subprotocol {subprotocol!r}")
+        selected = chosen if subprotocol is None else subprotocol
+        response = await finish(handshake.accept_response(key, selected, headers))
+        if response.status != 101:
+            # Response middleware may still refuse.
+            session.connection.denial = response
+            raise session.connection.closed_error()
+        session.websocket.set_subprotocol(selected)
+        session.connection.accept(response)
+
+    denial = await session.run(accept, body, trailing)
+    return None if denial is None else await finish(denial)
+
+
+def _check_origin(request: Request, origins: str | Sequence[str]) -> None:
+    try:
+        handshake.check_origin(request, origins)
+    except OriginDenied:
+        origin = request.headers.get("origin", "")[:200]
+        try:
+            warned = _warned_origins.get()
+        except LookupError:
+            _warned_origins.set(warned := set())
+        if origin not in warned and len(warned) < MAX_WARNED_ORIGINS:
+            warned.add(origin)
+            logger.warning(
+                "refused a WebSocket for %s from the origin %r; add it to WEBSOCKET_ORIGINS if "
+                "its pages may connect",
+                request.path,
+                origin,
+            )
+        raise
+
+
+class _WebsocketSession:
+    """One connection's nurseries, and what came of its handler."""
+
+    def __init__(
+        self,
+        request: Request,
+        stream: ByteStream,
+        options: ConnectionOptions,
+        handler_name: str,
+        auto_accept: bool,
+    ) -> None:
+        self.request = request
+        self.handler_name = handler_name
+        self._auto_accept = auto_accept
+        self._started_at = trio.current_time()
+        self._handler_scope = trio.CancelScope()
+        self._error: BaseException | None = None
+        self._fatal: BaseException | None = None
+        self._concluded = False
+        self._handler_returned = False
+        self._context = contextvars.copy_context()
+        self._tasks: trio.Nursery | None = None
+        self.connection = Connection(
+            stream, options, handler_name, self._start_sender, self._cancel_handler
+        )
+        self.websocket: Websocket
+
+    async def run(
+        self,
+        accept: Callable[[str | None, HeaderSource | None], Awaitable[None]],
+        body: Callable[[Websocket], Awaitable[Response | None]],
+        trailing: bytes,
+    ) -> Response | None:
+        """Run the connection to its end; returns the denial if there is one."""
+        connection = self.connection
+        self.websocket = Websocket(connection, self.request, accept, self._auto_accept)
+        if trailing:
+            connection.received_early(trailing)
+        self.request.on_shutdown.add(connection.drain)
+        returned: Response | None = None
+        try:
+            async with trio.open_nursery() as self._tasks:
+                self._tasks.start_soon(connection.receive_loop)
+                self._tasks.start_soon(connection.heartbeat.loop)
+                try:
+                    returned = await self._run_handler(body)
+                    if connection.accepted:
+                        await connection.stream_closed.wait()
+                    elif not connection.client_left:
+                        connection.hand_back()
+                finally:
+                    self._tasks.cancel_scope.cancel(reason="the connection has ended")
+        finally:
+            self.request.on_shutdown.discard(connection.drain)
+            if connection.accepted:
+                self._log_access()
+        if self._fatal is not None:
+            raise self._fatal
+        if connection.accepted or connection.client_left:
+            return None
+        return self._denial(returned)
+
+    async def _run_handler(
+        self, body: Callable[[Websocket], Awaitable[Response | None]]
+    ) -> Response | None:
+        connection, websocket = self.connection, self.websocket
+        returned: Response | None = None
+        async with trio.open_nursery() as nursery:
+            websocket.nursery = ConnectionNursery(nursery, websocket, self._crashed)
+            try:
+                with self._handler_scope:
+                    returned = await body(websocket)
+            except BaseException as raised:
+                rest = without_cancelled(raised)
+                if rest is not None:
+                    self._crashed(rest)
+                if isinstance(raised, trio.Cancelled):
+                    raise
+                if rest is not raised and isinstance(raised, BaseExceptionGroup):
+                    cancelled, _ = raised.split(trio.Cancelled)
+                    assert cancelled is not None
+                    raise cancelled from None
+            finally:
+                self._handler_returned = True
+                websocket.nursery.refuse_tasks()
+                self._conclude()
+            if connection.accepted:
+                await connection.outbox.close_written.wait()
+            nursery.cancel_scope.cancel(reason="the handler has returned")
+        return returned
+
+    def _start_sender(self) -> None:
+        # From the connection's own side: the task shall not live in a broadcaster's context.
+        assert self._tasks is not None
+        self._context.copy().run(partial(self._tasks.start_soon, self.connection.send_loop))
+
+    def _cancel_handler(self, reason: str) -> None:
+        if self._handler_returned:
+            return
+        if not self._handler_scope.cancel_called and self.connection.accepted:
+            logger.info(
+                "cancelled the handler %s for %s: %s",
+                self.handler_name,
+                self.connection.stream.peer,
+                reason,
+            )
+        self._handler_scope.cancel(reason=reason)
+
+    def _crashed(self, error: BaseException) -> None:
+        if not isinstance(error, Exception | BaseExceptionGroup) and self._fatal is None:
+            self._fatal = error
+        if self._error is None and not self._handler_returned:
+            self._error = error
+            self._handler_scope.cancel(reason=f"a task of ws.nursery failed: {error!r}")
+        else:
+            self._log_crash("another failure of the same connection", error)
+
+    def _conclude(self) -> None:
+        """Close with what the handler's end stands for; the first call decides."""
+        if self._concluded:
+            return
+        self._concluded = True
+        code, reason = self._ending(self._error)
+        if self.connection.accepted:
+            self.connection.begin_close(code, reason)
+
+    def _ending(self, error: BaseException | None) -> tuple[int, str]:
+        """The close code and reason that an exception stands for; logs what nobody expected."""
+        if error is None or self._is_own_end(error):
+            return 1000, ""
+        if isinstance(error, BaseExceptionGroup):
+            rest = error.split(self._is_own_end)[1]
+            leaves = [] if rest is None else _leaves(rest)
+            if len(leaves) < 2:
+                return self._ending(leaves[0] if leaves else None)
+        if isinstance(error, WebSocketException) and is_wire_code(error.code):
+            return error.code, error.reason
+        if isinstance(error, HTTPException) and is_wire_code(error.close_code):
+            if error.status < 500:
+                return error.close_code, error.message
+            self._log_crash("an HTTPException of 5xx", error)
+            return error.close_code, INTERNAL_ERROR[1]
+        if isinstance(error, WebsocketClosed):
+            self._log_crash("another WebSocket's end was not caught", error)
+        else:
+            self._log_crash("it crashed", error)
+        return INTERNAL_ERROR
+
+    def _is_own_end(self, error: BaseException) -> bool:
+        return isinstance(error, WebsocketClosed) and error.websocket is self.websocket
+
+    def _log_crash(self, what: str, error: BaseException) -> None:
+        logger.error(
+            "handler %s of %s for %s: %s",
+            self.handler_name,
+            self.request.path,
+            self.connection.stream.peer,
+            what,
+            exc_info=error,
+        )
+
+    def _denial(self, returned: Response | None) -> Response:
+        connection = self.connection
+        if connection.denial is not None:
+            return connection.denial
+        if self._error is not None:
+            return error_response(HTTPException(status=500))
+        if returned is not None:
+            return returned
+        if connection.is_draining:
+            return error_response(ServerShutdown())
+        if connection.has_timed_out:
+            logger.warning(
+                "%s did not accept() within WEBSOCKET_TIMEOUT=%g s",
+                self.handler_name,
+                connection.options.timeout,
+            )
+            return error_response(ServiceUnavailable())
+        logger.warning(
+            "%s returned without accepting: call `await websocket.accept()`, or deny() to refuse",
+            self.handler_name,
+        )
+        return error_response(HTTPException(status=500))
+
+    def _log_access(self) -> None:
+        if not access_logger.isEnabledFor(logging.INFO):
+            return
+        connection = self.connection
+        info = connection.close_info or CloseInfo(1006, "", "lost", False)
+        seconds = trio.current_time() - self._started_at
+        route = getattr(self.request.route, "name", None) or self.request.path
+        access_logger.info(
+            "%s WEBSOCKET %s %d by %s %.3fs in %d/%dB out %d/%dB",
+            connection.stream.peer,
+            self.request.path,
+            info.code,
+            info.by,
+            seconds,
+            connection.inbox.messages_received,
+            connection.bytes_received,
+            connection.messages_sent,
+            connection.outbox.bytes_sent,
+            extra={
+                "route": route,
+                "peer": connection.stream.peer,
+                "code": info.code,
+                "by": info.by,
+                "seconds": seconds,
+                "messages_received": connection.inbox.messages_received,
+                "bytes_received": connection.bytes_received,
+                "messages_sent": connection.messages_sent,
+                "bytes_sent": connection.outbox.bytes_sent,
+            },
+        )
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    leaves: list[BaseException] = []
+    for error in group.exceptions:
+        leaves += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return leaves

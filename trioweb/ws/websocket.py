@@ -1,0 +1,486 @@
+"""``Websocket``: what handlers hold, with the vocabulary of Sanic and of ``websockets``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from trioweb.errors import (
+    InvalidMessage,
+    MessageTooBig,
+    ProtocolError,
+    RecvTimeout,
+    SlowConsumer,
+    WebsocketClosed,
+)
+from trioweb.http import jsoncodec
+from trioweb.http.response import Response, to_response
+from trioweb.ws.close import check_code
+from trioweb.ws.encoding import BINARY, PONG, TEXT, encode_frame
+from trioweb.ws.typed import TypedMessages
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from types import SimpleNamespace
+
+    from trioweb.http.headers import Headers
+    from trioweb.http.request import QueryParams, Request
+    from trioweb.ws.close import CloseInfo
+    from trioweb.ws.connection import Connection, State
+    from trioweb.ws.heartbeat import PingWaiter
+    from trioweb.ws.nursery import ConnectionNursery
+
+# What iteration raises when it is why we closed; everything else ends a loop quietly.
+_RAISED_BY_ITERATION = (ProtocolError, MessageTooBig, InvalidMessage, SlowConsumer)
+
+
+class Websocket(TypedMessages):
+    """One WebSocket connection, as its handler sees it.
+
+    Every async method is a cancel point on each call. It lets other tasks run when it waits, and
+    otherwise after 64 operations or 256 KiB of one task.
+    """
+
+    nursery: ConnectionNursery
+
+    def __init__(
+        self,
+        connection: Connection,
+        request: Request,
+        accept: Callable[[str | None, Any], Awaitable[None]],
+        auto_accepted: bool,
+    ) -> None:
+        self._connection = connection
+        self._accept = accept
+        self._auto_accepted = auto_accepted
+        self._subprotocol: str | None = None
+        self.request = request
+        connection.websocket = self
+
+    def __repr__(self) -> str:
+        return f"<Websocket {self.request.path} {self._connection.server_state.value}>"
+
+    # Opening
+
+    async def accept(
+        self,
+        subprotocol: str | None = None,
+        headers: Mapping[str, str] | Sequence[tuple[str, str]] | None = None,
+    ) -> None:
+        """Accept the handshake: answer 101, and become able to send and receive.
+
+        A handler registered on an app is accepted already; then this does nothing.
+
+        Args:
+            subprotocol: one that the client offered; by default the first of the route's that it
+                offered.
+            headers: more headers for the 101.
+
+        Raises:
+            ValueError: the client did not offer that subprotocol, or a header belongs to the
+                handshake.
+            RuntimeError: accepted already, and there are arguments.
+            WebsocketClosed: the handshake was denied or the client has left.
+
+        Cancellation:
+            Either nothing was sent, or the whole 101 was.
+
+        Source:
+            RFC 6455 §4.2.2
+        """
+        if self.accepted:
+            if subprotocol is not None or headers is not None:
+                raise RuntimeError(
+                    "this WebSocket is accepted already; register its handler with "
+                    'accept="manual" to call accept() with arguments'
+                    if self._auto_accepted
+                    else "this WebSocket is accepted already"
+                )
+            await trio.lowlevel.checkpoint_if_cancelled()
+            return
+        if self._connection.denial is not None or self._connection.client_left:
+            raise self._connection.closed_error()
+        await trio.lowlevel.checkpoint_if_cancelled()
+        await self._accept(subprotocol, headers)
+
+    async def deny(
+        self,
+        status: int = 403,
+        body: str | bytes | dict[str, Any] | list[Any] = "",
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """Answer the handshake with an HTTP response; it goes out when the handler returns.
+
+        Args:
+            status: 200-599.
+            body: what a handler of an HTTP route may return.
+            headers: the response's.
+
+        Raises:
+            RuntimeError: accepted already; use ``close``.
+
+        Cancellation:
+            The denial stands.
+        """
+        if self.accepted:
+            raise RuntimeError("this WebSocket is accepted already; close() it instead")
+        if self._connection.denial is None:
+            response = to_response(body)
+            response.status = status
+            for name, value in (headers or {}).items():
+                response.headers[name] = value
+            self._connection.denial = response
+        await trio.lowlevel.checkpoint_if_cancelled()
+
+    # Messages
+
+    async def send(self, data: object, encoding: str = "text") -> None:
+        """Send one message.
+
+        Args:
+            data: str → text; bytes, bytearray, memoryview → binary; dict, list, tuple, dataclass,
+                Struct → JSON text.
+            encoding: ``"text"`` as above; ``"json"``: any JSON value; ``"bytes"``: a binary
+                message, a str as UTF-8.
+
+        Raises:
+            TypeError: data can't be sent in this encoding.
+            ValueError: an unknown encoding.
+            NotAccepted: before ``accept``.
+            WebsocketClosed: the connection is closing or has ended.
+            SendFailed: it was lost, which this or an earlier send found out.
+
+        Cancellation:
+            Either nothing of the message is sent, or all of it, and then this does not raise.
+        """
+        await self._connection.send(encode_message(data, encoding))
+
+    async def flush(self) -> None:
+        """Wait until everything that was sent is with the operating system.
+
+        Raises:
+            NotAccepted: before ``accept``.
+            WebsocketClosed: the connection was lost before.
+        """
+        await self._connection.flush()
+
+    async def recv(self, timeout: float | None = None) -> str | bytes:
+        """Receive one message: str for text, bytes for binary.
+
+        Args:
+            timeout: seconds; 0 takes what is there; None waits for ever.
+
+        Raises:
+            RecvTimeout: no message within the timeout.
+            NotAccepted: before ``accept``.
+            WebsocketClosed: the connection has ended and every message was handed out.
+            trio.BusyResourceError: another task is receiving.
+
+        Cancellation:
+            Loses nothing.
+        """
+        if timeout is None:
+            return await self._connection.recv()
+        if timeout <= 0:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            try:
+                return self.recv_nowait()
+            except trio.WouldBlock:
+                raise RecvTimeout("no message is waiting") from None
+        with trio.move_on_after(timeout):
+            return await self._connection.recv()
+        raise RecvTimeout(f"no message within {timeout:g} s")
+
+    def recv_nowait(self) -> str | bytes:
+        """Take a message that has come.
+
+        Raises:
+            trio.WouldBlock: none has.
+            NotAccepted, WebsocketClosed, trio.BusyResourceError: as ``recv``.
+        """
+        connection = self._connection
+        connection.check_accepted()
+        connection.inbox.check_reader()
+        message = connection.take()
+        if message is None:
+            connection.inbox.raise_if_ended()
+            raise trio.WouldBlock
+        return message
+
+    def __aiter__(self) -> Websocket:
+        return self
+
+    async def __anext__(self) -> str | bytes:
+        try:
+            return await self._connection.recv()
+        except WebsocketClosed:
+            self._stop_iteration()
+            raise StopAsyncIteration from None
+
+    def _stop_iteration(self) -> None:
+        failure = self._connection.failure
+        if isinstance(failure, _RAISED_BY_ITERATION):
+            raise failure
+
+    def raise_for_close(self) -> None:
+        """Raise why the connection ended, unless it ended with 1000 or 1001, or is open.
+
+        Raises:
+            WebSocketException: what we closed it for.
+            WebsocketClosed: any other end.
+        """
+        connection = self._connection
+        if connection.failure is not None:
+            raise connection.failure
+        error = connection.closed_error()
+        if (self.closed or connection.close_info) and error.code not in (1000, 1001):
+            raise error
+
+    # Control frames
+
+    async def ping(self, data: bytes = b"") -> PingWaiter:
+        """Send a ping.
+
+        Args:
+            data: at most 125 bytes; random ones if empty.
+
+        Returns:
+            A waiter: await it, any number of times, for the round trip in seconds. It raises
+            ``WebsocketClosed`` when the connection ends first.
+
+        Raises:
+            ValueError: data is too long, or another ping in flight has the same.
+            NotAccepted, WebsocketClosed: as ``send``.
+
+        Cancellation:
+            The ping is queued all the same.
+
+        Source:
+            RFC 6455 §5.5.2
+        """
+        self._check_open()
+        waiter = self._connection.heartbeat.ping(_control_data(data))
+        await trio.lowlevel.checkpoint_if_cancelled()
+        return waiter
+
+    async def pong(self, data: bytes = b"") -> None:
+        """Send an unsolicited pong.
+
+        Args:
+            data: at most 125 bytes.
+
+        Raises:
+            ValueError: data is too long.
+            NotAccepted, WebsocketClosed: as ``send``.
+
+        Cancellation:
+            The pong is queued all the same.
+
+        Source:
+            RFC 6455 §5.5.3
+        """
+        self._check_open()
+        data = _control_data(data)
+        if len(data) > 125:
+            raise ValueError(f"a pong carries at most 125 bytes, not {len(data)}")
+        self._connection.outbox.put_control(encode_frame(PONG, data))
+        await trio.lowlevel.checkpoint_if_cancelled()
+
+    def _check_open(self) -> None:
+        self._connection.check_accepted()
+        if not self.open:
+            raise self._connection.closed_error()
+
+    # Closing
+
+    async def close(self, code: int = 1000, reason: str = "", *, wait: bool = True) -> None:
+        """Close the connection; a second time does nothing but wait.
+
+        What was sent before goes out first. Before ``accept`` it denies the handshake with 403.
+
+        Args:
+            code: 1000-1003, 1007-1014 or 3000-4999.
+            reason: cut to 123 bytes of UTF-8.
+            wait: for the peer's Close, at most WEBSOCKET_TIMEOUT.
+
+        Raises:
+            ValueError: the code can't be sent.
+
+        Cancellation:
+            Close is queued all the same.
+
+        Source:
+            RFC 6455 §7.1
+        """
+        check_code(code)
+        connection = self._connection
+        if not self.accepted:
+            if connection.denial is None:
+                connection.denial = Response("Forbidden", status=403)
+            await trio.lowlevel.checkpoint_if_cancelled()
+            return
+        connection.begin_close(code, reason)
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if wait:
+            await connection.close_answered.wait()
+
+    async def wait_closed(self) -> None:
+        """Wait until the connection has ended and its stream is closed.
+
+        Messages that come meanwhile are thrown away, unless another task receives them.
+
+        Raises:
+            NotAccepted: before ``accept``.
+
+        Cancellation:
+            Changes nothing.
+        """
+        self._connection.check_accepted()
+        self._connection.inbox.start_draining()
+        try:
+            await self._connection.stream_closed.wait()
+        finally:
+            self._connection.inbox.stop_draining()
+
+    # State
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the handshake was accepted."""
+        return self._connection.accepted
+
+    @property
+    def open(self) -> bool:
+        """Whether messages can be sent."""
+        return self._connection.open
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was accepted once and is not open any more."""
+        return self._connection.accepted and not self._connection.open
+
+    @property
+    def client_state(self) -> State:
+        """The peer's half: CONNECTING, CONNECTED or DISCONNECTED."""
+        return self._connection.client_state
+
+    @property
+    def server_state(self) -> State:
+        """Our half: CONNECTING, CONNECTED or DISCONNECTED."""
+        return self._connection.server_state
+
+    @property
+    def subprotocol(self) -> str | None:
+        """The negotiated subprotocol."""
+        return self._subprotocol
+
+    @property
+    def close_info(self) -> CloseInfo | None:
+        """How the connection ended (code, reason, by whom, clean); None until it has."""
+        return self._connection.close_info
+
+    @property
+    def latency(self) -> float | None:
+        """The last round trip of a ping, in seconds; None before the first."""
+        return self._connection.heartbeat.latency
+
+    def set_subprotocol(self, subprotocol: str | None) -> None:
+        """Set by the handshake."""
+        self._subprotocol = subprotocol
+
+    # From the request
+
+    @property
+    def id(self) -> str:
+        """The request's id."""
+        return self.request.id
+
+    @property
+    def ctx(self) -> SimpleNamespace:
+        """The request's namespace for the application's own data."""
+        return self.request.ctx
+
+    @property
+    def app(self) -> Any:
+        """The application."""
+        return self.request.app
+
+    @property
+    def headers(self) -> Headers:
+        """The handshake's headers."""
+        return self.request.headers
+
+    @property
+    def cookies(self) -> Mapping[str, str]:
+        """The handshake's cookies."""
+        return self.request.cookies
+
+    @property
+    def query_params(self) -> QueryParams:
+        """The query of the handshake's URL."""
+        return self.request.query_params
+
+    @property
+    def path_params(self) -> Mapping[str, Any]:
+        """The converted path parameters."""
+        return self.request.path_params
+
+    @property
+    def url(self) -> str:
+        """The handshake's URL."""
+        return self.request.url
+
+    @property
+    def client(self) -> tuple[str, int] | None:
+        """The peer's address, None where it has none."""
+        return self.request.client
+
+    @property
+    def remote_addr(self) -> str:
+        """The client's address."""
+        return self.request.remote_addr
+
+    @property
+    def ip(self) -> str:
+        """The peer's IP address."""
+        return self.request.ip
+
+
+def _control_data(data: object) -> bytes:
+    if isinstance(data, bytes | bytearray | memoryview):
+        return bytes(data)
+    raise TypeError(f"control frames carry bytes, not {type(data).__name__}")
+
+
+def encode_message(data: object, encoding: str) -> bytes:
+    """Frame one message, choosing its type as ``Websocket.send`` says."""
+    if encoding == "text":
+        if isinstance(data, str):
+            return encode_frame(TEXT, _utf8(data))
+        if isinstance(data, bytes | bytearray | memoryview):
+            return encode_frame(BINARY, bytes(data))
+        if jsoncodec.is_jsonable_object(data):
+            return encode_frame(TEXT, jsoncodec.encode(data))
+        raise TypeError(
+            f"can't send {type(data).__name__}; send str, bytes, dict, list, tuple, a dataclass "
+            'or a Struct, or any JSON value with encoding="json"'
+        )
+    if encoding == "json":
+        return encode_frame(TEXT, jsoncodec.encode(data))
+    if encoding == "bytes":
+        if isinstance(data, str):
+            return encode_frame(BINARY, _utf8(data))
+        if isinstance(data, bytes | bytearray | memoryview):
+            return encode_frame(BINARY, bytes(data))
+        raise TypeError(f'encoding="bytes" sends bytes or str, not {type(data).__name__}')
+    raise ValueError(f'unknown encoding {encoding!r}; use "text", "bytes" or "json"')
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"a text message must be valid Unicode: {error}") from None
+
+
