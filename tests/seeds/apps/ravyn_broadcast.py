@@ -2,6 +2,7 @@
 # mypy: ignore-errors
 # ruff: noqa
 
+from typing import List
 from trioweb import TrioWeb as Ravyn, websocket, WebSocket, WebSocketDisconnect
 
 

@@ -1,0 +1,98 @@
+"""examples/chat.py does what it shows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import trio.testing
+
+from trioweb.testing import open_client
+
+if TYPE_CHECKING:
+    from tests.examples.conftest import LoadExample
+
+
+async def test_members_hear_each_other_and_no_other_room(load_example: LoadExample) -> None:
+    """Joining, talking and leaving are told to the members of the same room."""
+    chat = load_example("chat")
+    async with open_client(chat.app) as client, client.websocket("/ws/chat/tea?name=Ada") as ada:
+        await ada.expect_json({"type": "joined", "name": "Ada", "people": ["Ada"]})
+        async with client.websocket("/ws/chat/tea?name=Bob") as bob:
+            joined = {"type": "joined", "name": "Bob", "people": ["Ada", "Bob"]}
+            await ada.expect_json(joined)
+            await bob.expect_json(joined)
+            async with client.websocket("/ws/chat/cellar") as other:
+                alone = {"type": "joined", "name": "Anonymous", "people": ["Anonymous"]}
+                await other.expect_json(alone)
+                assert (await client.get("/api/rooms")).json() == {"tea": 2, "cellar": 1}
+            await bob.send_json({"text": "hi"})
+            said = {"type": "chat", "name": "Bob", "text": "hi", "people": ["Ada", "Bob"]}
+            await ada.expect_json(said)
+            await bob.expect_json(said)
+        await ada.expect_json({"type": "left", "name": "Bob", "people": ["Ada"]})
+    assert chat.rooms == {}
+
+
+async def test_vanished_member_is_announced(load_example: LoadExample) -> None:
+    """A peer that is gone without a Close has left as well."""
+    app = load_example("chat").app
+    async with (
+        open_client(app) as client,
+        client.websocket("/ws/chat/tea?name=Ada") as ada,
+        client.websocket("/ws/chat/tea?name=Bob") as bob,
+    ):
+        for _ in range(2):
+            assert (await ada.recv_json())["type"] == "joined"
+        bob.abort()
+        await ada.expect_json({"type": "left", "name": "Bob", "people": ["Ada"]})
+
+
+@pytest.mark.parametrize("message", ["{", "[]", '{"text": 1}', '{"text": " "}', b"\xff"])
+async def test_nonsense_is_answered_to_its_sender_only(
+    load_example: LoadExample, message: str | bytes
+) -> None:
+    """What is not a message is told to who sent it, and the chat goes on."""
+    app = load_example("chat").app
+    async with open_client(app) as client, client.websocket("/ws/chat/tea?name=Ada") as ada:
+        assert (await ada.recv_json())["type"] == "joined"
+        await ada.send(message)
+        assert (await ada.recv_json())["type"] == "error"
+        await ada.send_json({"text": "fine"})
+        assert (await ada.recv_json())["text"] == "fine"
+
+
+async def test_slow_member_holds_nobody_up(
+    load_example: LoadExample, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Who reads nothing is sent away; the others get every message meanwhile."""
+    app = load_example("chat").app
+    app.config.WEBSOCKET_SEND_QUEUE_BYTES = 1024
+    async with (
+        open_client(app) as client,
+        client.websocket("/ws/chat/tea?name=Ada") as ada,
+        client.websocket("/ws/chat/tea?name=Sloth"),
+    ):
+        for _ in range(2):
+            assert (await ada.recv_json())["type"] == "joined"
+        left = False
+        for number in range(1500):
+            text = f"{number} " + "x" * 2000
+            await ada.send_json({"text": text})
+            event = await ada.recv_json()
+            if event["type"] == "left":
+                left = True
+                event = await ada.recv_json()
+            assert event["text"] == text
+        if not left:
+            await ada.expect_json({"type": "left", "name": "Sloth", "people": ["Ada"]})
+
+
+async def test_pages_lead_to_a_room(load_example: LoadExample) -> None:
+    """The front page sends to the lobby, whose page is HTML."""
+    async with open_client(load_example("chat").app) as client:
+        front = await client.get("/")
+        assert (front.status, front.headers["location"]) == (302, "/rooms/lobby")
+        page = await client.get("/rooms/lobby")
+        assert page.status == 200
+        assert page.headers["content-type"].startswith("text/html")
