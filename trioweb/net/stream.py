@@ -112,7 +112,7 @@ def as_byte_stream(stream: trio.abc.Stream | ByteStream) -> ByteStream:
     """Return the stream itself when it is a `ByteStream` already, else an adapter over it."""
     if hasattr(stream, "try_receive"):
         return cast(ByteStream, stream)
-    return StreamAdapter(cast(trio.abc.Stream, stream))
+    return StreamAdapter(stream)
 
 
 class SocketStream:
@@ -151,7 +151,7 @@ class SocketStream:
                 pass
             except OSError as exc:
                 raise self._translate(exc) from exc
-            await trio.lowlevel.wait_writable(self._sock)
+            await trio.lowlevel.wait_writable(self._sock.fileno())
 
     def try_receive(self, max_bytes: int) -> bytes | None:
         """Take what the kernel holds: bytes, ``b""`` at the end, None for nothing yet."""
@@ -171,7 +171,7 @@ class SocketStream:
                 pass
             except OSError as exc:
                 raise self._translate(exc) from exc
-            await trio.lowlevel.wait_readable(self._sock)
+            await trio.lowlevel.wait_readable(self._sock.fileno())
 
     async def send_eof(self) -> None:
         """Half-close: the peer reads to the end, and we may read on."""
@@ -185,7 +185,7 @@ class SocketStream:
         """Close the socket; who waits on it gets ``trio.ClosedResourceError``."""
         if self._sock.fileno() >= 0:
             # The order matters: epoll forgets a closed descriptor silently, its waiters never wake.
-            trio.lowlevel.notify_closing(self._sock)
+            trio.lowlevel.notify_closing(self._sock.fileno())
             self._sock.close()
         await trio.lowlevel.checkpoint()
 
@@ -227,7 +227,7 @@ class StreamAdapter:
 
     async def send_some(self, data: Data) -> int:
         """Send all of the data; cancelled, it is unknown how much of it went out."""
-        await self._stream.send_all(data)
+        await self._stream.send_all(memoryview(data) if isinstance(data, bytearray) else data)
         return len(data)
 
     def try_receive(self, max_bytes: int) -> bytes | None:
