@@ -33,6 +33,7 @@ _STATUS_LINES = {
 
 # The connection's framing is the server's to say, whatever a handler wrote.
 _FRAMING = frozenset({"connection", "transfer-encoding", "keep-alive"})
+_FRAMING_AND_LENGTH = _FRAMING | {"content-length"}
 
 
 class Response:
@@ -43,7 +44,7 @@ class Response:
             piece as it comes.
         status: the status code, 101 and 200-999.
         headers: a mapping or pairs.
-        content_type: the Content-Type; None leaves it to ``headers``.
+        content_type: the Content-Type, unless ``headers`` has one.
     """
 
     __slots__ = ("_body", "content_type", "headers", "status")
@@ -245,42 +246,51 @@ def encode_head(
         ValueError: a header has a character that can't be sent (CR, LF, NUL ...).
     """
     status = response.status
-    line = _STATUS_LINES.get(status)
-    if line is None:
-        if not 200 <= status <= 999:
-            raise ValueError(f"{status} is not the status of an answer")
-        line = f"HTTP/1.1 {status} \r\n".encode()
     headers = response.headers
     if status < 200:
-        return line + _encode_fields(headers, frozenset()) + b"\r\n"
-    parts = [line]
+        return _status_line(status) + _encode_fields(headers, frozenset()) + b"\r\n"
+    own_length = False
+    parts = [_status_line(status)]
     if headers:
-        skip = _FRAMING
         own_length = (head or status == 304) and "content-length" in headers
-        if not own_length:
-            skip = skip | {"content-length"}
-        if response.content_type is not None:
-            skip = skip | {"content-type"}
-        parts.append(_encode_fields(headers, skip))
-    else:
-        own_length = False
-    if response.content_type is not None and status != 204:
+        parts.append(_encode_fields(headers, _FRAMING if own_length else _FRAMING_AND_LENGTH))
+    if response.content_type is not None and status != 204 and "content-type" not in headers:
         if _BAD_VALUE.search(response.content_type):
             raise ValueError(f"control character in content_type {response.content_type!r}")
         parts.append(f"Content-Type: {response.content_type}\r\n".encode("latin-1"))
     if not headers or "date" not in headers:
         parts.append(_date_line())
-    body = response.body
-    if own_length or has_no_body(status):
-        pass
-    elif isinstance(body, bytes):
-        parts.append(b"Content-Length: %d\r\n" % len(body))
-    elif http_version != "1.0":
-        parts.append(b"Transfer-Encoding: chunked\r\n")
-    if not keep_alive:
-        parts.append(b"Connection: close\r\n\r\n")
-    elif http_version == "1.0":
-        parts.append(b"Connection: keep-alive\r\n\r\n")
-    else:
-        parts.append(b"\r\n")
+    if not own_length and not has_no_body(status):
+        body = response.body
+        if isinstance(body, bytes):
+            parts.append(b"Content-Length: %d\r\n" % len(body))
+        elif http_version != "1.0":
+            parts.append(b"Transfer-Encoding: chunked\r\n")
+    if not keep_alive or headers or http_version == "1.0":
+        parts.append(_connection_line(headers, keep_alive, http_version))
+    parts.append(b"\r\n")
     return b"".join(parts)
+
+
+def _status_line(status: int) -> bytes:
+    line = _STATUS_LINES.get(status)
+    if line is None:
+        if not 200 <= status <= 999:
+            raise ValueError(f"{status} is not the status of an answer")
+        line = f"HTTP/1.1 {status} \r\n".encode()
+    return line
+
+
+def _connection_line(headers: Headers, keep_alive: bool, http_version: str) -> bytes:
+    """The Connection field: the handler's options (``Upgrade`` of a 426) and ours."""
+    options = [
+        option for option in headers.tokens("connection") if option not in ("close", "keep-alive")
+    ]
+    if not keep_alive:
+        options.append("close")
+    elif http_version == "1.0":
+        options.append("keep-alive")
+    for option in options:
+        if not _TOKEN.fullmatch(option):
+            raise ValueError(f"{option!r} is not a connection option")
+    return f"Connection: {', '.join(options)}\r\n".encode() if options else b""

@@ -97,6 +97,9 @@ class Session:
         self._started = 0.0
         self._expects_continue = False
         self._progress = 0
+        self._body_deadline = math.inf
+        # Whether a part of the current response is on its way: then nothing else can be answered.
+        self._responding = False
         self._since_checkpoint = 0
 
     def drain(self, hard_deadline: float) -> None:
@@ -187,11 +190,14 @@ class Session:
         request.on_shutdown = self._on_shutdown
         self._expects_continue = head.expects_continue
         self._progress = 0
+        self._responding = False
         if head.is_websocket:
             await self._serve_upgrade(request)
             return False
         response = await self._handle(request)
-        self._discard_received_body()
+        if isinstance(response.body, bytes):
+            # An async body may be made of the request's own as it comes.
+            self._discard_received_body()
         keep_alive = head.keep_alive and not self._draining and self._parser.body_ended
         if "close" in response.headers.tokens("connection"):
             keep_alive = False
@@ -215,7 +221,12 @@ class Session:
             return
         self._enter(Phase.UPGRADED, math.inf)
         trailing = self._parser.take_trailing()
-        response = await self._app.handle_upgrade(request, self._stream, trailing)
+        try:
+            response = await self._app.handle_upgrade(request, self._stream, trailing)
+        except Exception:
+            # What is on the wire by now is unknown, so nothing can be said.
+            logger.exception("the application raised on %s", self._describe())
+            return
         if response is not None:
             await self._write_last(response)
 
@@ -248,7 +259,9 @@ class Session:
             self._phase, self._scope.deadline = phase, deadline
             raise
         # The handler's own time starts anew with each piece that it had to wait for.
-        self._enter(phase, self._config.RESPONSE_TIMEOUT)
+        # A response that is made of the body has no such limit.
+        answering = phase is Phase.SENDING
+        self._enter(phase, math.inf if answering else self._config.RESPONSE_TIMEOUT)
         return chunk
 
     def _discard_received_body(self) -> None:
@@ -279,6 +292,7 @@ class Session:
             body = response.body
             lines = encode_head(response, keep_alive=keep_alive, http_version=version)
         self._enter(Phase.SENDING, self._config.RESPONSE_TIMEOUT)
+        self._responding = True
         sent = len(lines)
         if is_head or has_no_body(response.status):
             await self._send(lines)
@@ -339,19 +353,24 @@ class Session:
 
     async def _answer_timeout(self) -> None:
         """Say what the passed deadline means, where there is someone to say it to."""
-        if self._phase in (Phase.HEAD, Phase.BODY):
-            if self._phase is Phase.HEAD:
-                self._request, self._started = None, trio.current_time()
-            error: HTTPException = RequestTimeout()
-        elif self._phase is Phase.HANDLING:
+        error: HTTPException
+        if self._phase is Phase.HEAD:
+            self._request, self._started = None, trio.current_time()
+            error = RequestTimeout()
+        elif self._responding or self._phase not in (Phase.BODY, Phase.HANDLING):
+            return
+        elif trio.current_time() >= self._hard_deadline:
+            error = ServerShutdown("The server is shutting down")
+            logger.warning("%s was cut off by the shutdown", self._describe())
+        elif self._phase is Phase.BODY:
+            error = RequestTimeout()
+        else:
             error = ServiceUnavailable("Response Timeout")
             logger.error(
                 "%s was not answered within RESPONSE_TIMEOUT=%g s",
                 self._describe(),
                 self._config.RESPONSE_TIMEOUT,
             )
-        else:
-            return
         with trio.move_on_after(2 * DRAIN_SECONDS):
             # The scope has ended; what _enter sets in it has no effect any more.
             await self._write_last(error_response(error))
