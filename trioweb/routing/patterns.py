@@ -269,7 +269,7 @@ def _first_segment(parts: list[str | _Parameter]) -> str | None:
 
 
 def _rank(parts: list[str | _Parameter]) -> tuple[int, ...]:
-    """One number a segment: literal 0, then the ranks of converters; the first difference counts."""
+    """One number a segment: 0 for literal text, else the converter's rank."""
     ranks = [0]
     for part in parts:
         if isinstance(part, str):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
@@ -68,6 +69,8 @@ class Route:
     error_format: str | None = None
     # Made at registration.
     pattern: Pattern = field(init=False, repr=False)
+    is_threaded: bool = field(init=False, repr=False, default=False)
+    # None until every annotation of the handler could be resolved.
     binding: Binding | None = field(init=False, repr=False, default=None)
 
     def __post_init__(self) -> None:
@@ -104,6 +107,7 @@ class Route:
         if isinstance(self.apply, (list, tuple)):
             for decorator in reversed(self.apply):
                 self.handler = decorator(self.handler)
+        self.is_threaded = not is_async(self.handler)
         self.pattern = Pattern(self.uri, strict_slashes=bool(self.strict_slashes))
 
 
@@ -167,6 +171,19 @@ def handler_name(handler: object) -> str:
         handler = handler.func
     name = getattr(handler, "__name__", None)
     return name if isinstance(name, str) else type(handler).__name__
+
+
+def is_async(handler: object) -> bool:
+    """Whether a handler runs in the event loop: it, or what it wraps, is an async function."""
+    while handler is not None:
+        if inspect.iscoroutinefunction(handler):
+            return True
+        if not inspect.isroutine(handler) and inspect.iscoroutinefunction(
+            getattr(type(handler), "__call__", None)  # noqa: B004
+        ):
+            return True
+        handler = getattr(handler, "__wrapped__", None) or getattr(handler, "func", None)
+    return False
 
 
 def as_hosts(host: str | Sequence[str] | None) -> tuple[str, ...]:

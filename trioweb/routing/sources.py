@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import typing
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from trioweb.errors import BadRequest
@@ -13,6 +12,8 @@ from trioweb.http import jsoncodec
 from trioweb.routing.conversion import Convert, bare, list_item, scalar
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from trioweb.http.request import Request
 
 Source: TypeAlias = "Callable[[Request, Any, bytes], object]"

@@ -1,0 +1,191 @@
+"""From a request to its answer: route, middleware, guards, handler, exceptions.
+
+HTTP and WebSocket handshakes take the same way. They part at the handler: a WebSocket's runs in
+``serve_websocket``, which calls back the body made here, so that middleware, guards and binding
+happen inside the connection, where a client that leaves cancels them.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from trioweb.app.middleware import run_until_answered
+from trioweb.errors import HTTPException
+from trioweb.http.response import Response, to_response
+from trioweb.types import UNSET
+from trioweb.ws.options import ConnectionOptions
+from trioweb.ws.serve import serve_websocket
+
+if TYPE_CHECKING:
+    from trioweb.app.failures import Failures
+    from trioweb.app.middleware import Middleware
+    from trioweb.config import Config
+    from trioweb.http.request import Request
+    from trioweb.net import ByteStream
+    from trioweb.routing import Match, Route, Router
+    from trioweb.types import Handler
+    from trioweb.ws.websocket import Websocket
+
+logger = logging.getLogger("trioweb")
+
+
+class Dispatch:
+    """The server's view of an application (``trioweb.server.Application``)."""
+
+    config: Config
+    limiter: Any
+    router: Router
+    _middleware: Middleware
+    _failures: Failures
+    _guards: tuple[Handler, ...]
+
+    async def handle(self, request: Request) -> Response:
+        """Answer a request of plain HTTP; every Exception becomes an answer.
+
+        Cancellation:
+            Cancels the handler; a ``def`` handler's thread is abandoned.
+        """
+        return await self._answer(request, self._find(request))
+
+    async def handle_upgrade(
+        self, request: Request, stream: ByteStream, trailing: bytes
+    ) -> Response | None:
+        """Serve a request that asks for a WebSocket.
+
+        Returns:
+            The refusal, or the answer of a route that is no WebSocket; None when a WebSocket was
+            served and the stream is closed.
+        """
+        found = self._find(request, upgrade=True)
+        if isinstance(found, HTTPException) or not found.route.websocket:
+            return await self._answer(request, found)
+        route = found.route
+        origins = self.config.WEBSOCKET_ORIGINS if route.origins is UNSET else route.origins
+        return await serve_websocket(
+            request,
+            stream,
+            trailing,
+            options=ConnectionOptions.from_config(self.config, **route.overrides),
+            subprotocols=route.subprotocols,
+            subprotocol_required=route.subprotocol_required,
+            origins=origins,
+            handler_name=route.name,
+            body=partial(self._websocket_body, request, route),
+            finish=partial(self._finish, request),
+        )
+
+    def _find(self, request: Request, *, upgrade: bool = False) -> Match | HTTPException:
+        """Find the route; a failure is kept for after the request middleware, which runs anyway."""
+        request.app = self
+        try:
+            found = self.router.resolve(
+                request.method, request.raw_path, request.host, upgrade=upgrade
+            )
+        except HTTPException as exc:
+            return exc
+        request.route = found.route
+        request.match_info = found.params
+        return found
+
+    async def _answer(self, request: Request, found: Match | HTTPException) -> Response:
+        try:
+            response = await self._respond(request, found)
+        except Exception as exc:
+            response = await self._failures.respond(request, exc)
+        except BaseExceptionGroup as group:
+            _log_beside_cancelled(group, request)
+            raise
+        if self._middleware.response:
+            return await self._finish(request, response)
+        return response
+
+    async def _finish(self, request: Request, response: Response) -> Response:
+        return await self._middleware.after(request, response, self._failures.respond)
+
+    async def _respond(self, request: Request, found: Match | HTTPException) -> Response:
+        early = await run_until_answered(self._middleware.request, request)
+        if early is not None:
+            return early
+        if isinstance(found, HTTPException):
+            raise found
+        route = found.route
+        early = await self._pass_guards(request, route)
+        if early is not None:
+            return early
+        binding = route.binding
+        assert binding is not None  # lifetime() binds all
+        body = await request.body() if binding.needs_body else b""
+        args, kwargs = binding.arguments(request, None, body)
+        if route.is_threaded:
+            result = await self._call_in_thread(partial(route.handler, *args, **kwargs))
+        else:
+            result = route.handler(*args, **kwargs)
+        if inspect.isawaitable(result):
+            result = await result
+        return to_response(result)
+
+    async def _pass_guards(self, request: Request, route: Route) -> Response | None:
+        if not self._guards and not route.guards:
+            return None
+        return await run_until_answered((*self._guards, *route.guards), request)
+
+    async def _call_in_thread(self, function: Handler) -> object:
+        return await trio.to_thread.run_sync(function, limiter=self.limiter, abandon_on_cancel=True)
+
+    async def _websocket_body(
+        self, request: Request, route: Route, ws: Websocket
+    ) -> Response | None:
+        """Middleware, guards, binding, accept and the handler of one WebSocket.
+
+        Returns:
+            The answer that denies the handshake; None after it was accepted, or when the handler
+            did neither.
+        """
+        try:
+            early = await run_until_answered(self._middleware.request, request)
+            if early is None:
+                early = await self._pass_guards(request, route)
+            if early is not None:
+                return early
+            binding = route.binding
+            assert binding is not None  # lifetime() binds all
+            args, kwargs = binding.arguments(request, ws)
+            if route.accept != "manual":
+                await ws.accept()
+            result = route.handler(*args, **kwargs)
+            if not inspect.isawaitable(result):
+                raise TypeError(f"WebSocket handler {route.name!r} must be an async function")
+            result = await result
+        except Exception as exc:
+            if not ws.accepted:
+                return await self._failures.respond(request, exc)
+            await self._failures.observe(request, exc, ws)
+            raise
+        if result is None:
+            return None
+        if ws.accepted:
+            logger.warning(
+                "WebSocket handler %s returned %s, which goes nowhere: send it before",
+                route.name,
+                type(result).__name__,
+            )
+            return None
+        return to_response(result)
+
+
+def _log_beside_cancelled(group: BaseExceptionGroup[BaseException], request: Request) -> None:
+    """Log what a cancelled handler raised while it unwound; the group itself goes on."""
+    _, rest = group.split(trio.Cancelled)
+    if isinstance(rest, Exception):
+        logger.error(
+            "%s %s from %s was cancelled and crashed while it ended",
+            request.method,
+            request.raw_path,
+            request.peer,
+            exc_info=rest,
+        )

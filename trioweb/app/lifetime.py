@@ -1,0 +1,213 @@
+"""The time in which an application lives: its lifespan, its nursery, its server.
+
+Theory of operation. ``app.nursery`` must end between the drain and the lifespan's exit, while the
+lifespan's own code runs uncancelled. So it is not a nursery around the lifespan's block: a task of
+its own holds the nursery, and ``AppNursery.aclose`` cancels it and waits. A crash in it is kept
+and begins the drain instead of cancelling the connections; it is raised at the very end.
+
+A nursery wraps what its block raises in a group. What comes out of here is what was raised: it is
+kept on its way through the nursery and raised again behind it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from typing import TYPE_CHECKING, TypeVarTuple, cast
+
+import trio
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable
+
+    from trioweb.types import Lifespan
+
+logger = logging.getLogger("trioweb")
+
+Ts = TypeVarTuple("Ts")
+
+
+class AppNursery:
+    """``app.nursery``: tasks that live from lifespan to drain.
+
+    A task that raises drains the server, which then raises the same exception.
+
+    Args:
+        crashed: called once, when the first task has raised.
+    """
+
+    def __init__(self, crashed: Callable[[], None]) -> None:
+        self._crashed = crashed
+        self._nursery: trio.Nursery | None = None
+        self._ended = trio.Event()
+        self.error: BaseException | None = None
+
+    @property
+    def cancel_scope(self) -> trio.CancelScope:
+        """Cancelling it ends the tasks; the server goes on."""
+        return self._open().cancel_scope
+
+    def start_soon(
+        self,
+        async_fn: Callable[[*Ts], Awaitable[object]],
+        *args: *Ts,
+        name: object = None,
+    ) -> None:
+        """Start a task.
+
+        Args:
+            async_fn: the task's body.
+            args: its positional arguments.
+            name: shown by debuggers; by default the function's.
+
+        Raises:
+            RuntimeError: the application does not run.
+        """
+        self._open().start_soon(self._guard, async_fn, args, name=name or async_fn)
+
+    async def start(
+        self, async_fn: Callable[..., Awaitable[object]], *args: object, name: object = None
+    ) -> object:
+        """Start a task and wait until it calls ``task_status.started()``.
+
+        Returns:
+            What the task passed to ``started()``.
+
+        Raises:
+            RuntimeError: the application does not run, or the task ended without ``started()``.
+
+        Cancellation:
+            Cancels the task, if it has not called ``started()`` yet.
+        """
+        failures: list[Exception] = []
+
+        async def run(task_status: trio.TaskStatus[object]) -> None:
+            status = _Status(task_status)
+            try:
+                await async_fn(*args, task_status=status)
+            except Exception as exc:
+                if status.has_started:
+                    self._keep(exc)
+                    return
+                # The caller is still waiting in start(): the error is the caller's, unwrapped.
+                failures.append(exc)
+                task_status.started(None)
+
+        value: object = await self._open().start(run, name=name or async_fn)
+        if failures:
+            raise failures[0]
+        return value
+
+    async def hold(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Hold the nursery open until ``aclose``; the body of a task."""
+        try:
+            async with trio.open_nursery() as self._nursery:
+                # The block's own child keeps the nursery open when its other tasks end; a scope
+                # of its own, so that a user's cancel_scope.cancel() ends it too and we know.
+                task_status.started()
+                await trio.sleep_forever()
+        finally:
+            self._nursery = None
+            self._ended.set()
+
+    async def aclose(self) -> None:
+        """Cancel the tasks and wait for their end, however long they shield themselves."""
+        if self._nursery is not None:
+            self._nursery.cancel_scope.cancel()
+        # The tasks are cancelled, so this ends when they do, as every nursery's exit.
+        with trio.CancelScope(shield=True):
+            await self._ended.wait()
+
+    def _open(self) -> trio.Nursery:
+        if self._nursery is None:
+            raise RuntimeError("app.nursery is open from the lifespan's start to the drain's end")
+        return self._nursery
+
+    async def _guard(
+        self, async_fn: Callable[..., Awaitable[object]], args: tuple[object, ...]
+    ) -> None:
+        try:
+            await async_fn(*args)
+        except Exception as exc:
+            self._keep(exc)
+
+    def _keep(self, error: BaseException) -> None:
+        if self.error is not None:
+            logger.error("another task of app.nursery crashed", exc_info=error)
+            return
+        logger.error("a task of app.nursery crashed; the server drains")
+        self.error = error
+        self._crashed()
+
+
+class _Status:
+    """A TaskStatus that remembers whether it was used."""
+
+    def __init__(self, status: trio.TaskStatus[object]) -> None:
+        self._status = status
+        self.has_started = False
+
+    def started(self, value: object = None) -> None:
+        self.has_started = True
+        self._status.started(value)
+
+
+@asynccontextmanager
+async def open_lifetime(
+    app: object, lifespan: Lifespan | None, nursery: AppNursery
+) -> AsyncGenerator[None, None]:
+    """Enter a lifespan with an open nursery; leave the nursery first, then the lifespan.
+
+    Args:
+        app: given to the lifespan.
+        lifespan: an async context manager function; None: there is none.
+        nursery: opened here.
+
+    Raises:
+        Exception: what the block raised, else the first crash of the nursery, as it was raised.
+    """
+    error: BaseException | None = None
+    try:
+        async with trio.open_nursery() as holder:
+            await holder.start(nursery.hold)
+            try:
+                async with _enter(app, lifespan):
+                    try:
+                        yield
+                    finally:
+                        await nursery.aclose()
+            except BaseException as exc:
+                error = exc
+            finally:
+                await nursery.aclose()
+    except BaseExceptionGroup as group:
+        # Only what must go through comes this way: KeyboardInterrupt in a task, and Cancelled.
+        raise _first_leaf(group) from None
+    if error is not None:
+        if nursery.error is not None and nursery.error is not error:
+            logger.error("a task of app.nursery had crashed", exc_info=nursery.error)
+        raise error
+    if nursery.error is not None:
+        raise nursery.error
+
+
+def _enter(app: object, lifespan: Lifespan | None) -> AbstractAsyncContextManager[object]:
+    if lifespan is None:
+        return nullcontext()
+    if inspect.isasyncgenfunction(lifespan):
+        # Starlette takes a bare async generator function as well.
+        return cast("AbstractAsyncContextManager[object]", asynccontextmanager(lifespan)(app))
+    return lifespan(app)
+
+
+def _first_leaf(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    leaves: list[BaseException] = []
+    pending: list[BaseException] = [group]
+    while pending:
+        one = pending.pop(0)
+        if isinstance(one, BaseExceptionGroup):
+            pending = [*one.exceptions, *pending]
+        else:
+            leaves.append(one)
+    return next((leaf for leaf in leaves if not isinstance(leaf, trio.Cancelled)), leaves[0])
