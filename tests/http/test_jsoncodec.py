@@ -58,7 +58,8 @@ def test_deep_nesting_is_a_value_error() -> None:
 
 
 def test_objects_and_arrays_are_jsonable() -> None:
-    for value in ({}, [], (), Point(1, 2), Move(1)):
+    values: list[object] = [{}, [], (), Point(1, 2), Move(1)]
+    for value in values:
         assert jsoncodec.is_jsonable_object(value)
     for other in ("s", b"b", 1, None, Point, Move, object()):
         assert not jsoncodec.is_jsonable_object(other)
