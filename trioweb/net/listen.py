@@ -37,8 +37,8 @@ _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
 _LISTENER_GONE = {errno.EBADF, errno.EINVAL, errno.ENOTSOCK}
 
 
-def open_tcp_listeners(host: str | None, port: int) -> list[socket.socket]:
-    """Listen on every address of a host; a name that is not local may block on the resolver.
+async def open_tcp_listeners(host: str | None, port: int) -> list[socket.socket]:
+    """Listen on every address of a host.
 
     Args:
         host: a name or an address; None or ``""`` is every interface, both IPv4 and IPv6.
@@ -50,7 +50,9 @@ def open_tcp_listeners(host: str | None, port: int) -> list[socket.socket]:
     Raises:
         OSError: nothing can listen there; nothing is left open.
     """
-    found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    found = await trio.socket.getaddrinfo(
+        host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
     listeners: list[socket.socket] = []
     unsupported: OSError | None = None
     try:

@@ -11,6 +11,7 @@ for a client's. One task at a time may wait in each direction of an end.
 
 from __future__ import annotations
 
+import operator
 from typing import TYPE_CHECKING
 
 import trio
@@ -121,6 +122,7 @@ class Link(trio.abc.HalfCloseableStream):
     async def send_all(self, data: Data) -> None:
         """Send everything; cancelled, what did fit has been sent."""
         await trio.lowlevel.checkpoint()
+        self._check()
         with memoryview(data) as view:
             sent = 0
             while sent < len(view):
@@ -147,7 +149,7 @@ class Link(trio.abc.HalfCloseableStream):
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Wait for bytes, at most ``max_bytes``; a checkpoint only if it waits."""
-        limit = DEFAULT_BUFFER if max_bytes is None else max_bytes
+        limit = DEFAULT_BUFFER if max_bytes is None else operator.index(max_bytes)
         if limit <= 0:
             raise ValueError(f"max_bytes={limit} must be positive")
         while True:
