@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from wsproto.frame_protocol import FrameProtocol, Opcode, ParseFailed
 
@@ -82,6 +82,9 @@ def run_wsproto(wire: bytes) -> Outcome:
                     outcome.messages.append(empty.join(message))  # type: ignore[arg-type]
                     message = []
     except ParseFailed as failure:
+        # wsproto does not know 1014, which IANA assigned and the contract allows. Which codes
+        # are allowed is a matter of test_close.py.
+        assume(str(failure) != "CLOSE with unknown reserved code")
         outcome.code = int(failure.code)
     return outcome
 
