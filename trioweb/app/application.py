@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Protocol
@@ -22,6 +21,7 @@ from trioweb.net.listen import open_tcp_listeners, open_unix_listener
 from trioweb.server import Server
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
     from typing import TypeAlias
 
@@ -211,7 +211,7 @@ class TrioWeb(Dispatch, Registration):
             elif unix is not None:
                 opened = [open_unix_listener(os.fspath(unix))]
             else:
-                opened = open_tcp_listeners(host, port)
+                opened = await open_tcp_listeners(host, port)
             task_status.started([_address(one) for one in opened])
             server = self._server
             assert server is not None  # made by lifetime()

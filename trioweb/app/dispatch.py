@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from trioweb.app.middleware import run_until_answered
-from trioweb.errors import HTTPException
+from trioweb.errors import HTTPException, WebsocketClosed
 from trioweb.http.response import Response, to_response
 from trioweb.types import UNSET
 from trioweb.ws.options import ConnectionOptions
@@ -75,6 +75,7 @@ class Dispatch:
             subprotocol_required=route.subprotocol_required,
             origins=origins,
             handler_name=route.name,
+            auto_accept=route.accept != "manual",
             body=partial(self._websocket_body, request, route),
             finish=partial(self._finish, request),
         )
@@ -163,6 +164,9 @@ class Dispatch:
             result = await result
         except Exception as exc:
             if not ws.accepted:
+                if isinstance(exc, WebsocketClosed) and exc.websocket is ws:
+                    # Denied, or the client has left: the connection knows the answer, if any.
+                    raise
                 return await self._failures.respond(request, exc)
             await self._failures.observe(request, exc, ws)
             raise
