@@ -195,4 +195,11 @@ def _run(app: TrioWeb, host: str, port: int, unix: str | None) -> None:
 
 
 def _print_routes(app: TrioWeb) -> None:
-    raise NotImplementedError
+    rows = []
+    for route in app.router.routes:
+        methods = "WEBSOCKET" if route.websocket else ",".join(sorted(route.methods))
+        place = " ".join([route.uri, *(f"host={host}" for host in route.hosts)])
+        rows.append((methods, place, route.name))
+    widths = [max((len(row[column]) for row in rows), default=0) for column in range(2)]
+    for methods, place, name in rows:
+        print(f"{methods:<{widths[0]}}  {place:<{widths[1]}}  {name}")

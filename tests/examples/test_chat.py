@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-import trio.testing
 
 from trioweb.testing import open_client
 
 if TYPE_CHECKING:
+    import trio.testing
+
     from tests.examples.conftest import LoadExample
 
 
