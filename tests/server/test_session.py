@@ -15,6 +15,7 @@ from trioweb.errors import HTTPException
 from trioweb.http import Request, Response, error_response, text
 from trioweb.net.stream import ByteStream, StreamAdapter
 from trioweb.server import Server
+from trioweb.testing.link import link_pair
 
 Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
 
@@ -345,3 +346,34 @@ async def test_cancelling_ends_a_session_and_closes_its_stream() -> None:
         nursery.cancel_scope.cancel()
     assert server.connections == 0
     assert await ours.receive_some() == b""
+
+
+async def test_a_path_can_not_forge_a_log_line(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    await talk(App(), LAST.replace(b"/z", b"/%0aERROR"))
+    assert "\n" not in caplog.records[0].getMessage()
+
+
+async def large(request: Request) -> Response:
+    return text("x" * 1_000_000)
+
+
+async def test_a_large_answer_goes_out_in_parts(autojump_clock: MockClock) -> None:
+    ours, theirs = link_pair(buffer=1000)
+    received = 0
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(Server(App(large)).serve_stream, theirs)
+        await ours.send_all(LAST)
+        while data := await ours.receive_some(65536):
+            received += len(data)
+            await trio.sleep(1)  # slower in all than RESPONSE_TIMEOUT
+        await ours.aclose()
+    assert received > 1_000_000
+
+
+async def test_a_peer_that_takes_nothing_is_dropped(autojump_clock: MockClock) -> None:
+    ours, theirs = link_pair(buffer=1000)
+    start = trio.current_time()
+    await ours.send_all(LAST)
+    await Server(App(large, RESPONSE_TIMEOUT=8)).serve_stream(theirs)
+    assert trio.current_time() - start == pytest.approx(8)

@@ -81,6 +81,9 @@ class Headers(MutableMapping[str, str]):
     def __iter__(self) -> Iterator[str]:
         return iter(self._lookup())
 
+    def __bool__(self) -> bool:
+        return bool(self._items)
+
     def __len__(self) -> int:
         return len(self._lookup())
 

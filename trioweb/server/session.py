@@ -15,7 +15,6 @@ from __future__ import annotations
 import enum
 import logging
 import math
-from collections.abc import AsyncIterable, Callable
 from typing import TYPE_CHECKING
 
 import trio
@@ -24,13 +23,15 @@ from trioweb.errors import HTTPException, RequestTimeout, ServerShutdown, Servic
 from trioweb.http.http1 import RequestHead, RequestParser
 from trioweb.http.request import Request
 from trioweb.http.response import Response, encode_head, error_response, has_no_body, text
+from trioweb.server.access import log_request
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterable, Callable
+
     from trioweb.net.stream import ByteStream
     from trioweb.server.application import Application
 
 logger = logging.getLogger("trioweb")
-access_logger = logging.getLogger("trioweb.access")
 
 # One read; DESIGN's bound for what is looked through at once.
 READ_SIZE = 65536
@@ -100,6 +101,7 @@ class Session:
         self._body_deadline = math.inf
         # Whether a part of the current response is on its way: then nothing else can be answered.
         self._responding = False
+        self._sent = 0
         self._since_checkpoint = 0
 
     def drain(self, hard_deadline: float) -> None:
@@ -199,9 +201,9 @@ class Session:
             # An async body may be made of the request's own as it comes.
             self._discard_received_body()
         keep_alive = head.keep_alive and not self._draining and self._parser.body_ended
-        if "close" in response.headers.tokens("connection"):
+        if response.headers and "close" in response.headers.tokens("connection"):
             keep_alive = False
-        await self._write(response, head, keep_alive=keep_alive)
+        keep_alive = await self._write(response, head, keep_alive=keep_alive)
         if not keep_alive and (head.keep_alive or not self._parser.body_ended):
             # The client may be sending still; closing over unread bytes would eat the answer.
             await self._linger()
@@ -212,7 +214,7 @@ class Session:
             return await self._app.handle(request)
         except Exception:
             # The application promises not to; one that does must not take the connection along.
-            logger.exception("the application raised on %s %s", request.method, request.path)
+            logger.exception("the application raised on %s %s", request.method, request.raw_path)
             return text("Internal Server Error", 500)
 
     async def _serve_upgrade(self, request: Request) -> None:
@@ -276,11 +278,11 @@ class Session:
 
     async def _write(
         self, response: Response, head: RequestHead | None, *, keep_alive: bool
-    ) -> None:
+    ) -> bool:
+        """Send a response; False when the connection must end behind it."""
         is_head = head is not None and head.method == "HEAD"
         version = "1.1" if head is None else head.http_version
-        body = response.body
-        if isinstance(body, AsyncIterable) and version == "1.0":
+        if version == "1.0" and not isinstance(response.body, bytes):
             keep_alive = False  # the body's end is the connection's
         try:
             lines = encode_head(response, keep_alive=keep_alive, http_version=version, head=is_head)
@@ -289,35 +291,39 @@ class Session:
                 "the response to %s can't be sent: %s", self._describe(), error, exc_info=error
             )
             response = text("Internal Server Error", 500)
-            body = response.body
             lines = encode_head(response, keep_alive=keep_alive, http_version=version)
-        self._enter(Phase.SENDING, self._config.RESPONSE_TIMEOUT)
+        self._phase = Phase.SENDING  # its deadline is set when something has to be waited for
         self._responding = True
-        sent = len(lines)
-        if is_head or has_no_body(response.status):
-            await self._send(lines)
-        elif isinstance(body, AsyncIterable):
-            await self._send(lines)
-            sent += await self._send_pieces(body, chunked=version != "1.0")
-        elif len(body) <= JOIN_SIZE:
-            await self._send(lines + body)
-            sent += len(body)
-        else:
-            await self._send(lines)
-            await self._send(body)
-            sent += len(body)
-        self._log_access(response.status, sent)
-        if isinstance(body, AsyncIterable) and version == "1.0":
-            raise _Hangup
+        self._sent = 0
+        try:
+            body = response.body
+            if is_head or has_no_body(response.status):
+                await self._send(lines)
+            elif not isinstance(body, bytes):
+                await self._send(lines)
+                await self._send_pieces(body, chunked=version != "1.0")
+            elif len(body) <= JOIN_SIZE:
+                await self._send(lines + body)
+            else:
+                await self._send(lines)
+                await self._send(body)
+        finally:
+            log_request(
+                self._request,
+                self._stream.peer,
+                status=response.status,
+                size=self._sent,
+                started=self._started,
+            )
+        return keep_alive
 
     async def _write_last(self, response: Response) -> None:
         """Answer, then close in the order that lets the answer arrive."""
         await self._write(response, None, keep_alive=False)
         await self._linger()
 
-    async def _send_pieces(self, body: AsyncIterable[bytes], *, chunked: bool) -> int:
+    async def _send_pieces(self, body: AsyncIterable[bytes], *, chunked: bool) -> None:
         """Send a body piece by piece; a crash within it cuts the connection."""
-        sent = 0
         # The pieces may take their time (server-sent events); the peer may not.
         self._enter(Phase.SENDING, math.inf)
         try:
@@ -325,10 +331,10 @@ class Session:
                 if not piece:
                     continue
                 data = b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else bytes(piece)
-                self._enter(Phase.SENDING, self._config.RESPONSE_TIMEOUT)
                 await self._send(data)
-                sent += len(data)
                 self._enter(Phase.SENDING, math.inf)
+                # Neither the iterable nor the socket need have waited.
+                await trio.lowlevel.checkpoint()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             raise
         except Exception as error:
@@ -336,20 +342,21 @@ class Session:
             logger.exception("the response body of %s crashed", self._describe())
             raise _Hangup from error
         if chunked:
-            self._enter(Phase.SENDING, self._config.RESPONSE_TIMEOUT)
             await self._send(b"0\r\n\r\n")
-        return sent
 
     async def _send(self, data: bytes) -> None:
         sent = self._stream.try_send(data)
+        self._sent += sent
         if sent == len(data):
             return
         view = memoryview(data)
         while sent < len(data):
-            sent += await self._stream.send_some(view[sent:])
-            if self._phase is Phase.SENDING and sent < len(data):
+            if self._phase is Phase.SENDING:
                 # A peer that takes something may take its time for the rest.
                 self._enter(Phase.SENDING, self._config.RESPONSE_TIMEOUT)
+            taken = await self._stream.send_some(view[sent:])
+            sent += taken
+            self._sent += taken
 
     async def _answer_timeout(self) -> None:
         """Say what the passed deadline means, where there is someone to say it to."""
@@ -384,35 +391,7 @@ class Session:
             while left > 0 and (data := await self._stream.receive_some(READ_SIZE)):
                 left -= len(data)
 
-    # --- logs -------------------------------------------------------------------------------
-
     def _describe(self) -> str:
         request = self._request
-        where = "a request" if request is None else f"{request.method} {request.path}"
+        where = "a request" if request is None else f"{request.method} {request.raw_path}"
         return f"{where} from {self._stream.peer}"
-
-    def _log_access(self, status: int, size: int) -> None:
-        if not access_logger.isEnabledFor(logging.INFO):
-            return
-        request = self._request
-        method = "-" if request is None else request.method
-        path = "-" if request is None else request.path
-        seconds = trio.current_time() - self._started
-        peer = self._stream.peer
-        access_logger.info(
-            "%s %s %d %d bytes %.4f s %s",
-            method,
-            path,
-            status,
-            size,
-            seconds,
-            peer,
-            extra={
-                "method": method,
-                "path": path,
-                "status": status,
-                "bytes": size,
-                "seconds": seconds,
-                "peer": peer,
-            },
-        )
