@@ -151,7 +151,7 @@ class Decoder:
         self._cost = 0  # what the fragmented message has used of max_size
         # The data frame that is coming in, less what next_message has taken of it.
         self._need = 0  # payload bytes that are still to come
-        self._incoming = bytearray()
+        self._incoming: bytes | bytearray = b""
         self._incoming_kind = CONTINUATION
         self._incoming_mask = b""
         self._incoming_fin = 0
@@ -289,7 +289,7 @@ class Decoder:
             self._complete += fin >> 7
         else:
             self._need = size - got
-            self._incoming += payload
+            self._incoming = payload
             self._incoming_kind, self._incoming_mask, self._incoming_fin = opcode, mask, fin
         return head + got
 
@@ -329,8 +329,15 @@ class Decoder:
     def _feed_frame(self, data: bytes) -> bytes:
         """Add to the data frame that is coming in; return what lies behind it."""
         need = self._need
-        self._incoming += data if len(data) <= need else data[:need]
-        got = min(len(data), need)
+        chunk = data if len(data) <= need else data[:need]
+        got = len(chunk)
+        if self._incoming:
+            if isinstance(self._incoming, bytes):
+                self._incoming = bytearray(self._incoming)
+            self._incoming += chunk
+        else:
+            # What is taken after each read is never copied to gather.
+            self._incoming = chunk
         self._need = need - got
         self.buffered += got
         if got < need:
@@ -338,7 +345,7 @@ class Decoder:
         fin = self._incoming_fin
         self._pieces.append((self._incoming_kind | fin, self._incoming_mask, self._incoming))
         self._complete += fin >> 7
-        self._incoming = bytearray()
+        self._incoming = b""
         return data[got:]
 
     # Assembling
@@ -347,7 +354,7 @@ class Decoder:
         """Put what has come of an unfinished frame to the message in progress."""
         data, mask = self._incoming, self._incoming_mask
         kind = self._incoming_kind
-        self._incoming = bytearray()
+        self._incoming = b""
         self._incoming_kind = CONTINUATION
         self._incoming_mask = rotate_mask(mask, len(data))
         self._assemble(kind, apply_mask(data, mask) if mask else bytes(data))
@@ -389,7 +396,7 @@ class Decoder:
         self.failure = InvalidMessage("text message is not valid UTF-8")
         self._deaf = True
         self._pieces.clear()
-        self._incoming.clear()
+        self._incoming = b""
         self._text = self._binary = None
         self._complete = self._need = self._held = self.buffered = 0
         self._rest = b""
