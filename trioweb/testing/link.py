@@ -161,6 +161,8 @@ class Link(trio.abc.HalfCloseableStream):
     async def send_eof(self) -> None:
         """Half-close: the peer reads what is left, then the end."""
         self._check()
+        if self._outgoing.writer is not None:
+            raise trio.BusyResourceError("another task is sending on this Link")
         self._outgoing.ended = True
         self._outgoing.wake()
         await trio.lowlevel.checkpoint()
