@@ -1,0 +1,141 @@
+"""Lifespan, app.nursery, serve and shutdown."""
+
+from __future__ import annotations
+
+import contextvars
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+from trio.testing import memory_stream_pair
+
+from trioweb.app import TrioWeb
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable")
+GET = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+
+
+async def read_all(stream: trio.abc.ReceiveStream) -> bytes:
+    return b"".join([chunk async for chunk in stream])
+
+
+async def test_connections_run_in_the_lifespans_context() -> None:
+    """A context variable that the lifespan sets is seen by handlers; exits come in order."""
+    order: list[str] = []
+
+    @asynccontextmanager
+    async def lifespan(app: TrioWeb) -> AsyncGenerator[None, None]:
+        variable.set("from lifespan")
+        app.nursery.start_soon(background)
+        yield
+        order.append("lifespan left")
+
+    async def background() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            order.append("nursery cancelled")
+
+    app = TrioWeb(lifespan=lifespan)
+
+    @app.get("/")
+    async def index() -> str:
+        return variable.get()
+
+    async with app.lifetime(), trio.open_nursery() as nursery:
+        client, server = memory_stream_pair()
+        nursery.start_soon(app.serve_stream, server)
+        await client.send_all(GET)
+        assert (await read_all(client)).endswith(b"from lifespan")
+    assert order == ["nursery cancelled", "lifespan left"]
+
+
+async def test_serve_stream_enters_the_lifetime_by_itself() -> None:
+    app = TrioWeb()
+
+    @app.get("/")
+    async def index() -> str:
+        return "alone"
+
+    async with trio.open_nursery() as nursery:
+        client, server = memory_stream_pair()
+        nursery.start_soon(app.serve_stream, server)
+        await client.send_all(GET)
+        assert (await read_all(client)).endswith(b"alone")
+
+
+async def test_serve_tells_its_addresses_and_drains() -> None:
+    """Port 0 works; shutdown lets serve return by itself."""
+    app = TrioWeb()
+    async with trio.open_nursery() as nursery:
+        addresses: Any = await nursery.start(_serve_anywhere, app)
+        host, port = addresses[0][:2]
+        assert host == "127.0.0.1"
+        assert port > 0
+        stream = await trio.open_tcp_stream(host, port)
+        await stream.aclose()
+        app.shutdown()
+        assert app.is_draining
+    assert app.connection_count == 0
+
+
+async def _serve_anywhere(app: TrioWeb, task_status: Any) -> None:
+    await app.serve("127.0.0.1", 0, task_status=task_status)
+
+
+async def test_crash_in_the_nursery_drains_and_comes_out_as_itself() -> None:
+    app = TrioWeb()
+    error = ValueError("boom")
+
+    async def crash() -> None:
+        raise error
+
+    @asynccontextmanager
+    async def lifespan(app: TrioWeb) -> AsyncGenerator[None, None]:
+        app.nursery.start_soon(crash)
+        yield
+
+    app = TrioWeb(lifespan=lifespan)
+    with pytest.raises(ValueError, match="boom") as caught:
+        await app.serve("127.0.0.1", 0)
+    assert caught.value is error
+
+
+async def test_error_of_the_lifespan_comes_out_as_itself() -> None:
+    @asynccontextmanager
+    async def lifespan(app: TrioWeb) -> AsyncGenerator[None, None]:
+        raise KeyError("no database")
+        yield
+
+    with pytest.raises(KeyError):
+        await TrioWeb(lifespan=lifespan).serve(port=0)
+
+
+async def test_cancelling_serve_ends_it(autojump_clock: trio.testing.MockClock) -> None:
+    """The cancellation is caught by the scope that asked for it, the nursery is empty."""
+    app = TrioWeb()
+    with trio.move_on_after(1) as scope:
+        async with app.lifetime():
+            app.nursery.start_soon(trio.sleep_forever)
+            await trio.sleep_forever()
+    assert scope.cancelled_caught
+
+
+async def test_nursery_is_closed_outside_and_start_raises_as_it_was() -> None:
+    app = TrioWeb()
+    with pytest.raises(RuntimeError, match="lifespan"):
+        _ = app.nursery
+
+    async def fail(task_status: Any) -> None:
+        raise KeyError("early")
+
+    async with app.lifetime():
+        with pytest.raises(KeyError):
+            await app.nursery.start(fail)
+        with pytest.raises(RuntimeError, match="runs already"):
+            async with app.lifetime():
+                pass
