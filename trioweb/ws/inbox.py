@@ -125,7 +125,8 @@ class Inbox:
         """Keep what is complete now and throw away all that comes later: we are closing."""
         if self._is_sealed:
             return
-        while (message := self.take()) is not None:
+        while (message := self._decoder.next_message()) is not None:
+            self.messages_received += 1
             self._kept.append(message)
         self._is_sealed = True
         self._unpause()

@@ -265,7 +265,8 @@ class _WebsocketSession:
         if error is None or self._is_own_end(error):
             return 1000, ""
         if isinstance(error, BaseExceptionGroup):
-            rest = error.split(self._is_own_end)[1]
+            # A lambda: Python 3.11 takes no bound method here.
+            rest = error.split(lambda leaf: self._is_own_end(leaf))[1]
             leaves = [] if rest is None else _leaves(rest)
             if len(leaves) < 2:
                 return self._ending(leaves[0] if leaves else None)

@@ -1,0 +1,210 @@
+"""A WebSocket served over each of the three byte streams, with wsproto as its peer."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+import wsproto
+from wsproto import events
+from wsproto.connection import Connection as WsprotoConnection
+from wsproto.connection import ConnectionType
+
+from trioweb.config import Config
+from trioweb.http import Headers, Request, Response
+from trioweb.net.stream import SocketStream, StreamAdapter
+from trioweb.testing import link_pair
+from trioweb.ws import ConnectionOptions, Websocket, serve_websocket
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from trioweb.net.stream import ByteStream
+
+Handler = Any
+
+
+class Peer:
+    """A client after its handshake: wsproto's codec over a trio stream."""
+
+    def __init__(self, stream: trio.abc.HalfCloseableStream, head: bytes) -> None:
+        self.stream = stream
+        self.head, _, rest = head.partition(b"\r\n\r\n")
+        self._codec = WsprotoConnection(ConnectionType.CLIENT)
+        self.received: list[events.Event] = []
+        self._parts: list[Any] = []
+        if rest:
+            self._feed(rest)
+
+    def encode(self, event: events.Event) -> bytes:
+        return self._codec.send(event)
+
+    async def send(self, *messages: str | bytes | events.Event) -> None:
+        wire = b""
+        for message in messages:
+            if isinstance(message, str):
+                wire += self.encode(events.TextMessage(message))
+            elif isinstance(message, bytes):
+                wire += self.encode(events.BytesMessage(message))
+            else:
+                wire += self.encode(message)
+        await self.stream.send_all(wire)
+
+    def _feed(self, data: bytes | None) -> None:
+        self._codec.receive_data(data)
+        self.received += list(self._codec.events())
+
+    async def next_event(self) -> events.Event | None:
+        """The next event with messages put together; None at the end of the stream."""
+        while True:
+            while self.received:
+                event = self.received.pop(0)
+                if isinstance(event, events.Message):
+                    self._parts.append(event.data)
+                    if not event.message_finished:
+                        continue
+                    empty: Any = "" if isinstance(event, events.TextMessage) else b""
+                    event = replace(event, data=empty.join(self._parts))
+                    self._parts = []
+                return event
+            data = await self.stream.receive_some(65536)
+            if not data:
+                assert not self._parts, "the stream ended inside a message"
+                return None
+            self._feed(bytes(data))
+
+    async def next_message(self) -> str | bytes:
+        while True:
+            event = await self.next_event()
+            if isinstance(event, events.Message):
+                return event.data  # type: ignore[return-value]
+            assert event is not None, "the stream ended"
+            if isinstance(event, events.Ping):
+                await self.send(event.response())
+            assert not isinstance(event, events.CloseConnection), event
+
+    async def next_close(self) -> tuple[int, str]:
+        """Skip to the server's Close and answer it; the stream must end then."""
+        while True:
+            event = await self.next_event()
+            assert event is not None, "the stream ended without a Close"
+            if isinstance(event, events.CloseConnection):
+                if self._codec.state is not wsproto.connection.ConnectionState.CLOSED:
+                    try:
+                        await self.send(event.response())
+                    except trio.BrokenResourceError:
+                        pass
+                return int(event.code), event.reason or ""
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        await self.send(events.CloseConnection(code, reason))
+
+
+class Bench:
+    """Serves handlers over one kind of byte stream."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+    async def pair(self) -> tuple[ByteStream, trio.abc.HalfCloseableStream]:
+        if self.kind in ("link", "adapter"):
+            ours, theirs = link_pair(buffer=4096)
+            return (ours if self.kind == "link" else StreamAdapter(ours)), theirs
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            listener.listen()
+            client = socket.create_connection(listener.getsockname())
+            server, _ = listener.accept()
+        return SocketStream(server), trio.SocketStream(trio.socket.from_stdlib_socket(client))
+
+    @asynccontextmanager
+    async def connect(
+        self,
+        handler: Callable[[Websocket], Awaitable[object]],
+        *,
+        auto: bool = True,
+        finish: Callable[[Response], Awaitable[Response]] | None = None,
+        **options: Any,
+    ) -> AsyncIterator[Peer]:
+        """Serve one connection; leaving cancels the server."""
+        ours, theirs = await self.pair()
+        request = handshake_request()
+        denial: list[Response | None] = []
+        async with AsyncExitStack() as stack:
+            nursery = await stack.enter_async_context(trio.open_nursery())
+
+            async def serve() -> None:
+                async def body(ws: Websocket) -> Response | None:
+                    if auto:
+                        await ws.accept()
+                    result = await handler(ws)
+                    return result if isinstance(result, Response) else None
+
+                async def unchanged(response: Response) -> Response:
+                    return response
+
+                denial.append(
+                    await serve_websocket(
+                        request,
+                        ours,
+                        b"",
+                        options=make_options(**options),
+                        subprotocols=["chat"],
+                        subprotocol_required=False,
+                        origins="same-origin",
+                        handler_name="handler",
+                        auto_accept=auto,
+                        body=body,
+                        finish=finish or unchanged,
+                    )
+                )
+                if denial[0] is not None:
+                    await ours.send_some(b"HTTP/1.1 %d Denied\r\n\r\n" % denial[0].status)
+                    await ours.aclose()
+
+            nursery.start_soon(serve)
+            with trio.fail_after(30):
+                head = b""
+                while b"\r\n\r\n" not in head:
+                    data = await theirs.receive_some(4096)
+                    if not data:
+                        break
+                    head += data
+            try:
+                yield Peer(theirs, head)
+            finally:
+                nursery.cancel_scope.cancel()
+                with trio.CancelScope(shield=True):
+                    await theirs.aclose()
+
+
+def make_options(**overrides: Any) -> ConnectionOptions:
+    return replace(ConnectionOptions.from_config(Config()), **overrides)
+
+
+def handshake_request(**extra: str) -> Request:
+    headers = {
+        "Host": "example.org",
+        "Upgrade": "websocket",
+        "Connection": "Upgrade",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+        **extra,
+    }
+    return Request("GET", "/ws", Headers(headers))
+
+
+@pytest.fixture(params=["socket", "adapter", "link"])
+def bench(request: pytest.FixtureRequest) -> Bench:
+    """All three byte streams."""
+    return Bench(request.param)
+
+
+@pytest.fixture
+def memory() -> Bench:
+    """A stream that needs no kernel, for tests on the virtual clock."""
+    return Bench("link")
