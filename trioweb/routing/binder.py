@@ -289,7 +289,8 @@ class _Reader:
 
     def _cannot_bind(self, parameter: inspect.Parameter) -> RouteError:
         name = parameter.name
-        shown = str(parameter)
+        annotation = parameter.annotation
+        shown = name if annotation is _NOTHING else f"{name}: {_show(annotation)}"
         types = ", ".join(dict.fromkeys(kind.__name__ for kind in self._by_type))
         paths = ", ".join(self._path_names)
         could = [
@@ -305,6 +306,10 @@ class _Reader:
             f"handler {handler_name(self._handler)!r} of {self._path!r}: the parameter "
             f"{shown!r} can't be bound; it could be {'; '.join(could)}{hint}"
         )
+
+
+def _show(annotation: object) -> str:
+    return annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
 
 
 def _merge(own: Plan, inner: Plan, has_args: bool, has_kwargs: bool) -> Plan:

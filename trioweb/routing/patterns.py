@@ -161,9 +161,10 @@ class Pattern:
             if part.name not in params:
                 raise RouteError(f"path {self.path!r} needs the parameter {part.name!r}")
             text = str(params[part.name])
-            if not re.fullmatch(part.converter.regex, text, re.DOTALL):
-                raise RouteError(f"{text!r} can't be the parameter {part.name!r} of {self.path!r}")
             is_path = part.converter is CONVERTERS["path"]
+            matched = text if is_path else text.replace("/", SLASH)
+            if not re.fullmatch(part.converter.regex, matched, re.DOTALL):
+                raise RouteError(f"{text!r} can't be the parameter {part.name!r} of {self.path!r}")
             written.append(quote(text, safe="/:@!$&'()*+,;=~" if is_path else ":@!$&'()*+,;=~"))
         return "".join(written)
 
