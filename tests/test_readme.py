@@ -1,0 +1,36 @@
+"""What the README shows works."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from trioweb import TrioWeb
+from trioweb.testing import open_client
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+async def test_chat_room_in_ten_lines() -> None:
+    """The program that is shown lets two talk, and outlives one that vanishes."""
+    shown = re.search(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    assert shown is not None
+    program: dict[str, object] = {}
+    exec(shown[1], program)
+    app = program["app"]
+    assert isinstance(app, TrioWeb)
+    async with open_client(app) as client, client.websocket("/chat/Ada") as ada:
+        async with client.websocket("/chat/Bob") as bob:
+            await bob.send("hello")
+            await ada.expect("Bob: hello")
+            await bob.expect("Bob: hello")
+            bob.abort()
+        await ada.send("still here")
+        await ada.expect("Ada: still here")
+    assert program["members"] == set()
+
+
+def test_links_lead_somewhere() -> None:
+    """Every relative link names a file of the project."""
+    for target in re.findall(r"\]\((?!http)([^)#]+)", README.read_text(encoding="utf-8")):
+        assert (README.parent / target).exists(), target
