@@ -37,13 +37,17 @@ class Member:
     def __init__(self, ws: Websocket, name: str) -> None:
         self.ws = ws
         self.name = name
+        self.is_behind = False
         self._put, self._take = trio.open_memory_channel[dict](MAILBOX_SIZE)
 
     def tell(self, event: dict) -> None:
         """Leaves a message in the mailbox; a member whose mailbox is full is sent away."""
+        if self.is_behind:
+            return
         try:
             self._put.send_nowait(event)
         except trio.WouldBlock:
+            self.is_behind = True
             self.ws.nursery.start_soon(self.ws.close, 1013, "you are too far behind")
 
     async def deliver(self) -> None:

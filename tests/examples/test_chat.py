@@ -69,6 +69,8 @@ async def test_slow_member_holds_nobody_up(
     """Who reads nothing is sent away; the others get every message meanwhile."""
     app = load_example("chat").app
     app.config.WEBSOCKET_SEND_QUEUE_BYTES = 1024
+    # How long the goodbye may take: below the 5 s that each wait of the kit lasts.
+    app.config.WEBSOCKET_TIMEOUT = 2
     async with (
         open_client(app) as client,
         client.websocket("/ws/chat/tea?name=Ada") as ada,

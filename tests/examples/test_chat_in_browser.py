@@ -59,9 +59,13 @@ def hold_conversation(url: str) -> None:
         ada = browser.new_page()
         bob = browser.new_page(color_scheme="dark")
         errors: list[object] = []
+
+        def note_error(error: object) -> None:
+            errors.append(error)
+
         for page in (ada, bob):
             page.set_default_timeout(15_000)
-            page.on("pageerror", errors.append)
+            page.on("pageerror", note_error)
         join(ada, url, "Ada")
         join(bob, url, "Bob")
         ada.get_by_text("Bob joined").wait_for()
