@@ -28,7 +28,8 @@ async def connect(app: TrioWeb, path: str) -> AsyncGenerator[Any, None]:
         async with app.lifetime(), trio.open_nursery() as nursery:
             client, server = memory_stream_pair()
             nursery.start_soon(app.serve_stream, server)
-            async with await wrap_client_stream(nursery, client, "test", path) as connection:
+            stream: Any = client  # typed for sockets, works on any stream
+            async with await wrap_client_stream(nursery, stream, "test", path) as connection:
                 yield connection
             await client.aclose()
     except BaseExceptionGroup as group:
@@ -116,6 +117,7 @@ async def test_exceptions_before_and_after_accept(caplog: pytest.LogCaptureFixtu
         async with connect(app, "/after") as ws:
             with pytest.raises(ConnectionClosed) as closed:
                 await ws.get_message()
+    assert closed.value.reason is not None
     assert closed.value.reason.code == 1011
     assert "secret" not in (closed.value.reason.reason or "")
     assert seen == ["Unauthorized", "ValueError"]

@@ -5,14 +5,14 @@ from __future__ import annotations
 import socket
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import trio
-import wsproto
+import trio.testing
 from wsproto import events
 from wsproto.connection import Connection as WsprotoConnection
-from wsproto.connection import ConnectionType
+from wsproto.connection import ConnectionState, ConnectionType
 
 from trioweb.config import Config
 from trioweb.http import Headers, Request, Response
@@ -81,9 +81,9 @@ class Peer:
         while True:
             event = await self.next_event()
             if isinstance(event, events.Message):
-                return event.data  # type: ignore[return-value]
+                return cast("str | bytes", event.data)
             assert event is not None, "the stream ended"
-            if isinstance(event, events.Ping):
+            if isinstance(event, events.Ping) and self._codec.state is ConnectionState.OPEN:
                 await self.send(event.response())
             assert not isinstance(event, events.CloseConnection), event
 
@@ -93,7 +93,7 @@ class Peer:
             event = await self.next_event()
             assert event is not None, "the stream ended without a Close"
             if isinstance(event, events.CloseConnection):
-                if self._codec.state is not wsproto.connection.ConnectionState.CLOSED:
+                if self._codec.state is not ConnectionState.CLOSED:
                     try:
                         await self.send(event.response())
                     except trio.BrokenResourceError:

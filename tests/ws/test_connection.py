@@ -23,7 +23,7 @@ from trioweb.http import Response
 from trioweb.ws import State, Websocket
 
 if TYPE_CHECKING:
-    from tests.ws.conftest import Bench  # type: ignore[import-not-found]
+    from tests.ws.conftest import Bench
 
 BIG = 16 * 1024 * 1024
 
@@ -31,6 +31,11 @@ BIG = 16 * 1024 * 1024
 async def echo(ws: Websocket) -> None:
     async for message in ws:
         await ws.send(message)
+
+
+async def collect(ws: Websocket, into: list[Any]) -> None:
+    async for message in ws:
+        into.append(message)  # noqa: PERF401 - what came before a cancellation or error counts
 
 
 async def test_messages_come_back_and_the_peers_close_is_answered(bench: Bench) -> None:
@@ -89,8 +94,7 @@ async def test_messages_before_the_peers_close_are_all_received(bench: Bench) ->
 
     async def handler(ws: Websocket) -> None:
         await go_on.wait()
-        async for message in ws:
-            received.append(message)
+        await collect(ws, received)
         received.append(ws.close_info)
 
     async with bench.connect(handler) as peer:
@@ -108,8 +112,7 @@ async def test_a_ping_behind_the_message_that_fills_the_inbox_is_answered(bench:
 
     async def handler(ws: Websocket) -> None:
         await go_on.wait()
-        async for message in ws:
-            received.append(message)
+        await collect(ws, received)
 
     async with bench.connect(handler, max_queue=2) as peer:
         await peer.send("1", "2", "3", events.Ping(b"x"), "4")
@@ -129,8 +132,7 @@ async def test_a_full_inbox_stops_reading_until_messages_are_taken(memory: Bench
 
     async def handler(ws: Websocket) -> None:
         await take.wait()
-        async for message in ws:
-            received.append(message)
+        await collect(ws, received)
 
     async with memory.connect(handler, max_queue=4) as peer:
         async with trio.open_nursery() as nursery:
@@ -160,6 +162,7 @@ async def test_a_dead_peer_on_an_idle_connection_is_found_on_time(
         start = trio.current_time()
         while await peer.next_event() is not None:
             pass
+        await wait_all_tasks_blocked()
     assert ended == [start + 40]
 
 
@@ -238,8 +241,7 @@ async def test_invalid_utf8_is_1007_after_the_messages_before_it(bench: Bench) -
     async def handler(ws: Websocket) -> None:
         await wait_all_tasks_blocked()
         try:
-            async for message in ws:
-                seen.append(message)
+            await collect(ws, seen)
         except InvalidMessage:
             seen.append("invalid")
 
@@ -314,7 +316,7 @@ async def test_a_pusher_in_the_nursery_does_not_take_the_farewell_with_it(bench:
             async for _ in ws:
                 pass
         finally:
-            await trio.sleep(0)
+            await trio.lowlevel.checkpoint()
             said.append("farewell")
 
     async with bench.connect(handler) as peer:

@@ -54,6 +54,8 @@ EARLY_SIZE = READ_SIZE
 # The drain after our FIN: without it unread bytes make the kernel send RST, which eats our Close.
 DRAIN_SECONDS = 1.0
 DRAIN_BYTES = 1 << 20
+# How long the answers to messages that came before a failure may take until we close.
+FAILURE_PATIENCE = 1.0
 # What a cancelled ``serve`` grants for the frame in progress and Close.
 HURRY_SECONDS = 1.0
 
@@ -272,6 +274,9 @@ class Connection:
                 self._exhausted()
                 return
             self._received(data)
+            if self._decoder.failure is not None:
+                await self._answer_failure()
+                return
             if self.close_info is not None:
                 return
             while self.inbox.is_full or len(self._early) >= EARLY_SIZE:
@@ -280,6 +285,16 @@ class Connection:
                     break
             if budget.is_spent(len(data)):
                 await trio.lowlevel.checkpoint()
+
+    async def _answer_failure(self) -> None:
+        """What lies before the failure on the wire comes first, as if it had come alone.
+
+        A handler that is done with it asks for more, which fails the connection (``take``); so
+        does, after a while, one that does not ask.
+        """
+        if not self.inbox.has_reader:
+            await trio.sleep(FAILURE_PATIENCE)
+        self._fail_decoding()
 
     def _received(self, data: bytes) -> None:
         self.heartbeat.received_at = trio.current_time()
@@ -295,8 +310,6 @@ class Connection:
             else:
                 self._found_close(control.code, control.reason)
         self.inbox.deliver()
-        if self._decoder.failure is not None:
-            self._fail_decoding()
 
     async def _wait_for_room(self) -> None:
         self._parked = trio.lowlevel.current_task()
@@ -343,8 +356,9 @@ class Connection:
         self._is_lost = True
         if self.close_info is None:
             code, reason = self._sent_close or (ABNORMAL, "")
-            by = "lost" if self._sent_close is None else "us"
-            self.close_info = CloseInfo(code, reason, by, False)
+            self.close_info = CloseInfo(
+                code, reason, "lost" if self._sent_close is None else "us", False
+            )
         self.outbox.fail(self._send_error)
         self._ended()
 
@@ -496,6 +510,10 @@ class Connection:
             early, self._early = bytes(self._early), bytearray()
             self.bytes_received -= len(early)
             self._received(early)
+            if self._decoder.failure is not None:
+                self._fail_decoding()
+            elif self.close_info is not None:
+                self._stop_reading()
         if self._parked is not None:
             self._wake_receiver()
         self.heartbeat.received_at = trio.current_time()

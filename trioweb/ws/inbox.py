@@ -56,9 +56,9 @@ class Inbox:
         return decoder.waiting >= self._max_queue or decoder.buffered >= self._max_bytes
 
     @property
-    def is_waiting(self) -> bool:
-        """Whether a message is there to be taken."""
-        return bool(self._kept) or (not self._is_sealed and self._decoder.waiting > 0)
+    def has_reader(self) -> bool:
+        """Whether a task waits for a message."""
+        return self._reader is not None
 
     def take(self) -> str | bytes | None:
         """The next message, or None when none is complete."""

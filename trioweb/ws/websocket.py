@@ -482,5 +482,3 @@ def _utf8(text: str) -> bytes:
         return text.encode()
     except UnicodeEncodeError as error:
         raise ValueError(f"a text message must be valid Unicode: {error}") from None
-
-
