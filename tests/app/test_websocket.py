@@ -118,8 +118,10 @@ async def test_exceptions_before_and_after_accept(caplog: pytest.LogCaptureFixtu
             with pytest.raises(ConnectionClosed) as closed:
                 await ws.get_message()
     assert closed.value.reason is not None
-    assert closed.value.reason.code == 1011
-    assert "secret" not in (closed.value.reason.reason or "")
+    reason = closed.value.reason
+    assert reason is not None
+    assert reason.code == 1011
+    assert "secret" not in (reason.reason or "")
     assert seen == ["Unauthorized", "ValueError"]
     assert len(caplog.records) == 1
 
