@@ -168,7 +168,8 @@ async def accept_loop(listener: socket.socket, start: Callable[[SocketStream], o
     Cancellation:
         Connections that the kernel holds stay there, for whoever accepts next.
     """
-    listener.setblocking(False)
+    if listener.fileno() >= 0:
+        listener.setblocking(False)
     last_logged = float("-inf")
     while True:
         try:

@@ -6,6 +6,7 @@ from collections import deque
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import h11
 import trio
 from trio_websocket import ConnectionClosed, ConnectionRejected, wrap_client_stream
 
@@ -206,7 +207,6 @@ async def run_websocket(
         Denied: the server refused it.
         WebsocketClosed: the server went away before it answered.
     """
-    failures: tuple[BaseException, ...]
     try:
         async with trio.open_nursery() as nursery:
             connection = await wrap_client_stream(
@@ -221,10 +221,8 @@ async def run_websocket(
                 receive_buffer_size=64 * 1024,
             )
             task_status.started(WebsocketSession(connection, link, path))
-        return
     except BaseExceptionGroup as group:
-        failures = group.exceptions
-        for failure in failures:
+        for failure in group.exceptions:
             if isinstance(failure, ConnectionRejected):
                 await link.aclose()
                 raise Denied(
@@ -232,6 +230,9 @@ async def run_websocket(
                 ) from None
             if isinstance(failure, WebsocketClosed):
                 raise failure from None
+            if isinstance(failure, h11.LocalProtocolError):
+                # How trio-websocket takes an answer that is no HTTP: it tries to refuse it.
+                raise WebsocketClosed(1006, "the answer to the handshake is no HTTP") from failure
         raise
 
 
