@@ -18,7 +18,8 @@ from trioweb.config import Config
 from trioweb.http import Headers, Request, Response
 from trioweb.net.stream import SocketStream, StreamAdapter
 from trioweb.testing import link_pair
-from trioweb.ws import ConnectionOptions, Websocket, serve_websocket
+from trioweb.ws import ConnectionOptions, Websocket
+from trioweb.ws.serve import check_opening, serve_websocket
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -153,9 +154,12 @@ class Bench:
                         ours,
                         b"",
                         options=make_options(**options),
-                        subprotocols=["chat"],
-                        subprotocol_required=False,
-                        origins="same-origin",
+                        opening=check_opening(
+                            request,
+                            subprotocols=["chat"],
+                            subprotocol_required=False,
+                            origins="same-origin",
+                        ),
                         handler_name="handler",
                         auto_accept=auto,
                         body=body,

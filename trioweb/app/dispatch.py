@@ -19,7 +19,7 @@ from trioweb.errors import HTTPException, WebsocketClosed
 from trioweb.http.response import Response, to_response
 from trioweb.types import UNSET
 from trioweb.ws.options import ConnectionOptions
-from trioweb.ws.serve import serve_websocket
+from trioweb.ws.serve import check_opening, serve_websocket
 
 if TYPE_CHECKING:
     from trioweb.app.failures import Failures
@@ -65,15 +65,21 @@ class Dispatch:
         if isinstance(found, HTTPException) or not found.route.websocket:
             return await self._answer(request, found)
         route = found.route
-        origins = self.config.WEBSOCKET_ORIGINS if route.origins is UNSET else route.origins
+        try:
+            opening = check_opening(
+                request,
+                subprotocols=route.subprotocols,
+                subprotocol_required=route.subprotocol_required,
+                origins=self.config.WEBSOCKET_ORIGINS if route.origins is UNSET else route.origins,
+            )
+        except HTTPException as refusal:
+            return await self._answer(request, refusal)
         return await serve_websocket(
             request,
             stream,
             trailing,
+            opening=opening,
             options=ConnectionOptions.from_config(self.config, **route.overrides),
-            subprotocols=route.subprotocols,
-            subprotocol_required=route.subprotocol_required,
-            origins=origins,
             handler_name=route.name,
             auto_accept=route.accept != "manual",
             body=partial(self._websocket_body, request, route),

@@ -5,7 +5,7 @@ from trioweb.ws.connection import State
 from trioweb.ws.heartbeat import PingWaiter
 from trioweb.ws.nursery import ConnectionNursery
 from trioweb.ws.options import ConnectionOptions
-from trioweb.ws.serve import serve_websocket
+from trioweb.ws.serve import check_opening, serve_websocket
 from trioweb.ws.wait_any import wait_any
 from trioweb.ws.websocket import Websocket
 
@@ -16,6 +16,7 @@ __all__ = [
     "PingWaiter",
     "State",
     "Websocket",
+    "check_opening",
     "serve_websocket",
     "wait_any",
 ]

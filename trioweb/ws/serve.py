@@ -17,7 +17,7 @@ from __future__ import annotations
 import contextvars
 import logging
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
@@ -54,64 +54,37 @@ MAX_WARNED_ORIGINS = 100
 _warned_origins: trio.lowlevel.RunVar[set[str]] = trio.lowlevel.RunVar("trioweb_warned_origins")
 
 
-async def serve_websocket(
+class Opening(NamedTuple):
+    """A handshake that may be accepted: what the client asked for and what was chosen."""
+
+    key: str
+    offered: list[str]
+    subprotocol: str | None
+
+
+def check_opening(
     request: Request,
-    stream: ByteStream,
-    trailing: bytes,
     *,
-    options: ConnectionOptions,
     subprotocols: Sequence[str],
     subprotocol_required: bool,
     origins: str | Sequence[str],
-    handler_name: str,
-    auto_accept: bool,
-    body: Callable[[Websocket], Awaitable[Response | None]],
-    finish: Callable[[Response], Awaitable[Response]],
-) -> Response | None:
-    """Serve one WebSocket from its request to its end.
+) -> Opening:
+    """Check a handshake before anything of the application runs.
 
     Args:
         request: the handshake's.
-        stream: closed when this returns None, untouched by then otherwise.
-        trailing: bytes that came after the request's head.
-        options: the connection's limits.
         subprotocols: the route's, the preferred first.
         subprotocol_required: whether a client without any of them is refused.
         origins: WEBSOCKET_ORIGINS, or the route's own.
-        handler_name: for logs.
-        auto_accept: whether ``body`` accepts by itself, before it calls the handler.
-        body: runs everything up to and including the handler. A Response denies the handshake.
-        finish: runs response middleware over the 101 or the denial.
 
-    Returns:
-        The response that denies the handshake, or None when the WebSocket was served.
-
-    Cancellation:
-        Cancels the handler at once; the frame in progress and Close 1001 are written within 1 s.
+    Raises:
+        HTTPException: it is refused, with this status.
     """
-    try:
-        key = handshake.check_request(request)
-        _check_origin(request, origins)
-        offered = handshake.offered_subprotocols(request)
-        chosen = handshake.choose_subprotocol(subprotocols, offered, subprotocol_required)
-    except HTTPException as error:
-        return await finish(error_response(error))
-    session = _WebsocketSession(request, stream, options, handler_name, auto_accept)
-
-    async def accept(subprotocol: str | None, headers: HeaderSource | None) -> None:
-        if subprotocol is not None and subprotocol not in offered:
-            raise ValueError(f"the client did not offer the subprotocol {subprotocol!r}")
-        selected = chosen if subprotocol is None else subprotocol
-        response = await finish(handshake.accept_response(key, selected, headers))
-        if response.status != 101:
-            # Response middleware may still refuse.
-            session.connection.denial = response
-            raise session.connection.closed_error()
-        session.websocket.set_subprotocol(selected)
-        session.connection.accept(response)
-
-    denial = await session.run(accept, body, trailing)
-    return None if denial is None else await finish(denial)
+    key = handshake.check_request(request)
+    _check_origin(request, origins)
+    offered = handshake.offered_subprotocols(request)
+    chosen = handshake.choose_subprotocol(subprotocols, offered, subprotocol_required)
+    return Opening(key, offered, chosen)
 
 
 def _check_origin(request: Request, origins: str | Sequence[str]) -> None:
@@ -132,6 +105,55 @@ def _check_origin(request: Request, origins: str | Sequence[str]) -> None:
                 origin,
             )
         raise
+
+
+async def serve_websocket(
+    request: Request,
+    stream: ByteStream,
+    trailing: bytes,
+    *,
+    opening: Opening,
+    options: ConnectionOptions,
+    handler_name: str,
+    auto_accept: bool,
+    body: Callable[[Websocket], Awaitable[Response | None]],
+    finish: Callable[[Response], Awaitable[Response]],
+) -> Response | None:
+    """Serve one WebSocket from its handshake to its end.
+
+    Args:
+        request: the handshake's.
+        stream: closed when this returns None, still open otherwise.
+        trailing: bytes that came after the request's head.
+        opening: what ``check_opening`` returned.
+        options: the connection's limits.
+        handler_name: for logs.
+        auto_accept: whether ``body`` accepts by itself, before it calls the handler.
+        body: runs everything up to and including the handler. A Response denies the handshake.
+        finish: runs response middleware over the 101 or the denial.
+
+    Returns:
+        The response that denies the handshake, or None when the WebSocket was served.
+
+    Cancellation:
+        Cancels the handler at once; the frame in progress and Close 1001 are written within 1 s.
+    """
+    session = _WebsocketSession(request, stream, options, handler_name, auto_accept)
+
+    async def accept(subprotocol: str | None, headers: HeaderSource | None) -> None:
+        if subprotocol is not None and subprotocol not in opening.offered:
+            raise ValueError(f"the client did not offer the subprotocol {subprotocol!r}")
+        selected = opening.subprotocol if subprotocol is None else subprotocol
+        response = await finish(handshake.accept_response(opening.key, selected, headers))
+        if response.status != 101:
+            # Response middleware may still refuse.
+            session.connection.denial = response
+            raise session.connection.closed_error()
+        session.websocket.set_subprotocol(selected)
+        session.connection.accept(response)
+
+    denial = await session.run(accept, body, trailing)
+    return None if denial is None else await finish(denial)
 
 
 class _WebsocketSession:
