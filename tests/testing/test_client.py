@@ -193,3 +193,10 @@ async def test_an_aborted_session_ends_quietly() -> None:
     async with open_client(make_app()) as client, client.websocket("/echo") as ws:
         ws.abort()
         await ws.expect_close(1006)
+
+
+async def test_a_stalled_session_can_be_left(autojump_clock: trio.testing.MockClock) -> None:
+    """Who reads nothing more does not wait for the answer to a Close either."""
+    async with open_client(make_app()) as client, client.websocket("/echo") as ws:
+        ws.stall()
+    assert trio.current_time() == 0

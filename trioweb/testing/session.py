@@ -62,6 +62,7 @@ class WebsocketSession:
         self._link = link
         self._path = path
         self._lines: deque[str] = deque(maxlen=_LINES)
+        self._stalled = False
 
     @property
     def subprotocol(self) -> str | None:
@@ -144,8 +145,10 @@ class WebsocketSession:
             The stream is closed all the same.
         """
         try:
-            with self._patience("the answer to our Close"):
-                await self._connection.aclose(code, reason or None)
+            # A stalled client could not read the answer; its stream just ends.
+            if not self._stalled:
+                with self._patience("the answer to our Close"):
+                    await self._connection.aclose(code, reason or None)
         finally:
             await self._link.aclose()
 
@@ -156,6 +159,7 @@ class WebsocketSession:
 
     def stall(self) -> None:
         """Read nothing more, as a client that was stopped."""
+        self._stalled = True
         self._lines.append("> (stalled)")
         self._link.stall()
 
