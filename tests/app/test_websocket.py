@@ -140,15 +140,3 @@ async def test_denial_of_the_handler_is_not_a_crash(caplog: pytest.LogCaptureFix
             pass
     assert caught.value.status_code == 409
     assert not [one for one in caplog.records if one.levelno >= logging.ERROR]
-
-
-async def test_plain_function_is_refused_when_called() -> None:
-    app = TrioWeb()
-
-    @app.websocket("/", accept="manual")
-    def handler(request: Any, ws: Any) -> None: ...
-
-    with pytest.raises(ConnectionRejected) as caught:
-        async with connect(app, "/"):
-            pass
-    assert caught.value.status_code == 500

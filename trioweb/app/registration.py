@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeVar, overload
 from trioweb.app.failures import Failures
 from trioweb.app.middleware import Middleware
 from trioweb.app.shortcuts import Shortcuts
+from trioweb.config import check_value
 from trioweb.errors import ConfigError
 from trioweb.routing import Route, Router, UnresolvedAnnotation, bind, flatten
 from trioweb.routing.routes import as_hosts, as_methods, given
@@ -80,6 +81,7 @@ class Registration(Shortcuts):
 
         Raises:
             RouteError: at once, when the path, the name or the signature can't be.
+            ConfigError: an override has a value that its key can't have.
         """
 
         def decorate(handler: H) -> H:
@@ -255,6 +257,8 @@ class Registration(Shortcuts):
         if route.apply is False:
             return
         route.finish()
+        for option, value in {**route.overrides, **given(origins=route.origins)}.items():
+            check_value(f"WEBSOCKET_{option.upper()}", value)
         try:
             self._bind(route)
         except UnresolvedAnnotation:

@@ -108,6 +108,17 @@ class Route:
             for decorator in reversed(self.apply):
                 self.handler = decorator(self.handler)
         self.is_threaded = not is_async(self.handler)
+        # A wrapper or a lambda that is no coroutine function may still return what one returns.
+        is_plain = (
+            inspect.isfunction(self.handler)
+            and not hasattr(self.handler, "__wrapped__")
+            and self.handler.__name__ != "<lambda>"
+        )
+        if self.websocket and self.is_threaded and is_plain:
+            raise RouteError(
+                f"route {self.path!r}: {self.name} must be an `async def` function to serve a "
+                "WebSocket"
+            )
         self.pattern = Pattern(self.uri, strict_slashes=bool(self.strict_slashes))
 
 
