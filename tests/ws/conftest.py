@@ -38,6 +38,7 @@ class Peer:
         self._codec = WsprotoConnection(ConnectionType.CLIENT)
         self.received: list[events.Event] = []
         self._parts: list[Any] = []
+        self.cancel_server: Callable[[], object]
         if rest:
             self._feed(rest)
 
@@ -178,8 +179,10 @@ class Bench:
                     if not data:
                         break
                     head += data
+            peer = Peer(theirs, head)
+            peer.cancel_server = nursery.cancel_scope.cancel
             try:
-                yield Peer(theirs, head)
+                yield peer
             finally:
                 nursery.cancel_scope.cancel()
                 with trio.CancelScope(shield=True):

@@ -230,6 +230,10 @@ class _WebsocketSession:
                     returned = await body(websocket)
             except BaseException as raised:
                 rest = without_cancelled(raised)
+                if rest is not raised and not nursery.cancel_scope.cancel_called:
+                    # The handler's own scope lets nothing through: it is serve that is cancelled,
+                    # which the heartbeat may be told only after us.
+                    connection.hurry()
                 if rest is not None:
                     self._crashed(rest)
                 if isinstance(raised, trio.Cancelled):
