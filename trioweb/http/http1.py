@@ -186,10 +186,11 @@ class RequestParser:
         buffer = self._buffer
         if not buffer or buffer == b"\r":
             return
-        if len(buffer) > self._max_head_size:
-            raise self._head_too_large()
+        # First, so that noise of any length is told the same.
         if buffer[0] not in _TOKEN_OCTETS:
             raise BadRequest("This is not an HTTP request")
+        if len(buffer) > self._max_head_size:
+            raise self._head_too_large()
         line_end = buffer.find(b"\n")
         if line_end >= 0 and not (
             buffer[line_end - 1] == 0x0D and _REQUEST_LINE.fullmatch(buffer, 0, line_end - 1)
