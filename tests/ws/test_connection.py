@@ -528,3 +528,41 @@ async def test_no_task_is_left_when_a_connection_has_ended(bench: Bench) -> None
             await peer.next_message()
     gc.collect()
     assert trio.lowlevel.current_statistics().tasks_living == before
+
+
+@pytest.mark.parametrize("kind", ["link", "adapter"])
+async def test_a_reader_that_is_slow_but_reads_is_not_stalled(
+    kind: str, autojump_clock: trio.testing.MockClock, memory: Bench
+) -> None:
+    """A message takes minutes, but never a stall timeout without progress."""
+    memory.kind = kind
+
+    async def handler(ws: Websocket) -> None:
+        await ws.send(b"x" * 500_000)
+
+    async with memory.connect(handler, timeout=1000, ping_interval=None) as peer:
+        received = 0
+        while received < 500_000:
+            await trio.sleep(1)
+            data = await peer.stream.receive_some(65536)
+            assert data
+            received += len(data)
+        assert trio.current_time() > 100
+
+
+async def test_a_reader_that_takes_nothing_is_1013(
+    autojump_clock: trio.testing.MockClock, memory: Bench
+) -> None:
+    ended: list[float] = []
+
+    async def handler(ws: Websocket) -> None:
+        await ws.send(b"x" * 500_000)
+        await ws.wait_closed()
+        assert ws.close_info is not None
+        ended.append(trio.current_time())
+        assert (ws.close_info.code, ws.close_info.clean) == (1013, False)
+
+    async with memory.connect(handler) as peer:
+        await trio.sleep(60)
+        assert peer.head
+    assert ended == [40.0]  # the stall timeout, and the closing handshake's

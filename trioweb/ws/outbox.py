@@ -248,7 +248,8 @@ class Outbox:
         while chunk and not self.is_broken:
             taken = stream.try_send(chunk)
             if taken == 0:
-                taken = await stream.send_some(chunk)
+                # In pieces, since over an adapter only one that has ended shows progress.
+                taken = await stream.send_some(chunk[:WRITE_SIZE])
             elif taken < len(chunk) or len(chunk) >= WRITE_SIZE:
                 # The stream takes as fast as we write: others must have their turn all the same.
                 await trio.lowlevel.checkpoint()
