@@ -518,6 +518,30 @@ async def test_handler_that_never_receives_ends_after_its_peer(
             assert len(trioweb_log()) <= 1
 
 
+async def test_no_handler_outlives_its_grace(serve: Serve) -> None:
+    """Of hundreds that sleep on behind their peers' Close, not one is forgotten.
+
+    The Close and the end of the stream a moment later both set the grace's deadline.
+    """
+    app = TrioWeb(config={"WEBSOCKET_DISCONNECT_GRACE": 0.1})
+
+    @app.websocket("/ws")
+    async def sleep(request: Any, ws: Any) -> None:
+        await trio.sleep_forever()
+
+    async with serve(app) as serving:
+        for _ in range(2):
+            peers = [await serving.open_websocket() for _ in range(300)]
+            for peer in peers:
+                await peer.client.send(b"\x88\x82mask" + bytes([0x03 ^ 0x6D, 0xE8 ^ 0x61]))
+                await peer.next_close(answer=False)
+                await peer.client.aclose()
+            await trio.sleep(0.1)
+            with trio.move_on_after(1):
+                await serving.become_idle()
+            assert app.connection_count == 0
+
+
 # --- shutdown ---------------------------------------------------------------------------------
 
 
