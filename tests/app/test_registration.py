@@ -26,3 +26,12 @@ def test_a_plain_function_is_no_websocket_handler() -> None:
 
         @app.websocket("/ws")
         def handler(request: Request, ws: Websocket) -> None: ...
+
+
+@pytest.mark.parametrize("mistake", [{"subprotocols": "chat"}, {"guards": [3]}])
+def test_mistakes_that_would_be_found_late(mistake: dict[str, Any]) -> None:
+    app = TrioWeb()
+    with pytest.raises(RouteError):
+
+        @app.websocket("/ws", **mistake)
+        async def handler(request: Request, ws: Websocket) -> None: ...

@@ -111,6 +111,7 @@ class Bench:
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
+        self.last_client: trio.abc.HalfCloseableStream
 
     async def pair(self) -> tuple[ByteStream, trio.abc.HalfCloseableStream]:
         if self.kind in ("link", "adapter"):
@@ -134,6 +135,7 @@ class Bench:
     ) -> AsyncIterator[Peer]:
         """Serve one connection; leaving cancels the server."""
         ours, theirs = await self.pair()
+        self.last_client = theirs
         request = handshake_request()
         denial: list[Response | None] = []
         async with AsyncExitStack() as stack:
@@ -164,12 +166,16 @@ class Bench:
                         handler_name="handler",
                         auto_accept=auto,
                         body=body,
+                        failed=failed,
                         finish=finish or unchanged,
                     )
                 )
                 if denial[0] is not None:
                     await ours.send_some(b"HTTP/1.1 %d Denied\r\n\r\n" % denial[0].status)
                     await ours.aclose()
+
+            async def failed(ws: Websocket, error: Exception) -> Response | None:
+                return None
 
             nursery.start_soon(serve)
             with trio.fail_after(30):

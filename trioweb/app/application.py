@@ -203,6 +203,8 @@ class TrioWeb(Dispatch, Registration):
         Cancellation:
             Ends at once: handlers are cancelled, WebSockets say 1001 within a second.
         """
+        if listeners is not None and unix is not None:
+            raise ValueError("serve() takes listeners= or unix=, not both")
         async with self.lifetime():
             if listeners is not None:
                 opened = list(listeners)

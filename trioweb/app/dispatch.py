@@ -83,6 +83,7 @@ class Dispatch:
             handler_name=route.name,
             auto_accept=route.accept != "manual",
             body=partial(self._websocket_body, request, route),
+            failed=partial(self._websocket_failed, request),
             finish=partial(self._finish, request),
         )
 
@@ -153,29 +154,20 @@ class Dispatch:
             The answer that denies the handshake; None after it was accepted, or when the handler
             did neither.
         """
-        try:
-            early = await run_until_answered(self._middleware.request, request)
-            if early is None:
-                early = await self._pass_guards(request, route)
-            if early is not None:
-                return early
-            binding = route.binding
-            assert binding is not None  # lifetime() binds all
-            args, kwargs = binding.arguments(request, ws)
-            if route.accept != "manual":
-                await ws.accept()
-            result = route.handler(*args, **kwargs)
-            if not inspect.isawaitable(result):
-                raise TypeError(f"WebSocket handler {route.name!r} must be an async function")
-            result = await result
-        except Exception as exc:
-            if not ws.accepted:
-                if isinstance(exc, WebsocketClosed) and exc.websocket is ws:
-                    # Denied, or the client has left: the connection knows the answer, if any.
-                    raise
-                return await self._failures.respond(request, exc)
-            await self._failures.observe(request, exc, ws)
-            raise
+        early = await run_until_answered(self._middleware.request, request)
+        if early is None:
+            early = await self._pass_guards(request, route)
+        if early is not None:
+            return early
+        binding = route.binding
+        assert binding is not None  # lifetime() binds all
+        args, kwargs = binding.arguments(request, ws)
+        if route.accept != "manual":
+            await ws.accept()
+        result = route.handler(*args, **kwargs)
+        if not inspect.isawaitable(result):
+            raise TypeError(f"WebSocket handler {route.name!r} must be an async function")
+        result = await result
         if result is None:
             return None
         if ws.accepted:
@@ -186,6 +178,21 @@ class Dispatch:
             )
             return None
         return to_response(result)
+
+    async def _websocket_failed(
+        self, request: Request, ws: Websocket, error: Exception
+    ) -> Response | None:
+        """Let exception handlers see what a WebSocket's handler raised.
+
+        Returns:
+            Before accept, the answer that denies the handshake.
+        """
+        if ws.accepted:
+            await self._failures.observe(request, error, ws)
+            return None
+        if isinstance(error, WebsocketClosed) and error.websocket is ws:
+            return None  # denied, or the client has left: the connection knows the answer, if any
+        return await self._failures.respond(request, error)
 
 
 def _log_beside_cancelled(group: BaseExceptionGroup[BaseException], request: Request) -> None:

@@ -10,7 +10,7 @@ from trioweb.app.shortcuts import Shortcuts
 from trioweb.config import check_value
 from trioweb.errors import ConfigError
 from trioweb.routing import Route, Router, UnresolvedAnnotation, bind, flatten
-from trioweb.routing.routes import as_hosts, as_methods, given
+from trioweb.routing.routes import as_hosts, as_methods, as_subprotocols, given
 from trioweb.types import UNSET
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class Registration(Shortcuts):
                 name=name or "",
                 hosts=as_hosts(host),
                 strict_slashes=strict_slashes,
-                subprotocols=tuple(subprotocols or ()),
+                subprotocols=as_subprotocols(subprotocols),
                 subprotocol_required=subprotocol_required,
                 guards=tuple(guards),
                 accept=accept,

@@ -78,6 +78,8 @@ class Route:
             raise RouteError(f"route {self.path!r}: {self.handler!r} can't be called")
         if not self.name:
             self.name = handler_name(self.handler)
+        if not all(callable(guard) for guard in self.guards):
+            raise RouteError(f"route {self.path!r}: guards must be functions, not {self.guards!r}")
         if self.error_format is not None and self.error_format not in ERROR_FORMATS:
             raise RouteError(
                 f"route {self.path!r}: error_format must be one of {', '.join(ERROR_FORMATS)}, "
@@ -204,6 +206,17 @@ def as_hosts(host: str | Sequence[str] | None) -> tuple[str, ...]:
     return tuple(one.lower() for one in ([host] if isinstance(host, str) else host))
 
 
+def as_subprotocols(names: Sequence[str] | None) -> tuple[str, ...]:
+    """The names, where a lone str is surely a mistake.
+
+    Raises:
+        RouteError: a str instead of a list.
+    """
+    if isinstance(names, str):
+        raise RouteError(f"subprotocols={names!r} must be a list: [{names!r}]")
+    return tuple(names or ())
+
+
 def given(**options: object) -> dict[str, object]:
     """The options that were given."""
     return {name: value for name, value in options.items() if value is not UNSET}
@@ -254,7 +267,7 @@ def websocket(
             name=name or "",
             hosts=as_hosts(host),
             strict_slashes=strict_slashes,
-            subprotocols=tuple(subprotocols or ()),
+            subprotocols=as_subprotocols(subprotocols),
             subprotocol_required=subprotocol_required,
             guards=tuple(guards),
             accept=accept or "manual",

@@ -162,7 +162,8 @@ class Connection:
         return WebsocketClosed(*self._ending(), self.websocket)
 
     def _send_error(self) -> WebsocketClosed:
-        if self._sent_close is None and (self._is_lost or self.close_info is None):
+        is_lost = self.close_info is None or self.close_info.by == "lost"
+        if self._sent_close is None and is_lost:
             return SendFailed(*self._ending(), self.websocket)
         return self.closed_error()
 
@@ -179,6 +180,13 @@ class Connection:
         """
         if not self.accepted:
             raise NotAccepted("call `await ws.accept()` before sending or receiving")
+
+    async def checkpoint(self) -> None:
+        """A cancel point, and a schedule point when the task's budget is spent."""
+        if self._budget.is_spent():
+            await trio.lowlevel.checkpoint()
+        else:
+            await trio.lowlevel.checkpoint_if_cancelled()
 
     # Messages
 
@@ -208,11 +216,8 @@ class Connection:
         if not self.accepted:
             self.check_accepted()
         inbox.check_reader()
-        if self._budget.is_spent():
-            await trio.lowlevel.checkpoint()
-            inbox.check_reader()
-        else:
-            await trio.lowlevel.checkpoint_if_cancelled()
+        await self.checkpoint()
+        inbox.check_reader()
         message = self.take()
         if message is None:
             inbox.raise_if_ended()
@@ -239,11 +244,11 @@ class Connection:
     async def flush(self) -> None:
         """Wait until what is queued is with the operating system."""
         self.check_accepted()
-        await trio.lowlevel.checkpoint_if_cancelled()
+        await self.checkpoint()
         outbox = self.outbox
-        if not outbox.is_broken:
-            await outbox.put_marker().wait()
-        if outbox.is_broken:
+        marker = outbox.put_marker()
+        await marker.reached.wait()
+        if marker.is_dropped or outbox.is_broken:
             raise self._send_error()
 
     # The receive task
@@ -304,7 +309,7 @@ class Connection:
             return
         for control in self._decoder.feed(data):
             if isinstance(control, Ping):
-                self.outbox.put_control(encode_frame(PONG, control.data))
+                self.outbox.put_pong(encode_frame(PONG, control.data))
             elif isinstance(control, Pong):
                 self.heartbeat.pong(control.data)
             else:
@@ -338,6 +343,7 @@ class Connection:
             return
         if self._sent_close is not None:
             self.close_info = CloseInfo(*self._sent_close, "us", True)
+            self.outbox.drop_queue()
         else:
             self.close_info = CloseInfo(code, reason, "peer", True)
             self.outbox.put_close(encode_close(code), self.closed_error, drop=True)
@@ -364,6 +370,10 @@ class Connection:
 
     def _ended(self) -> None:
         self._start_grace()
+        self._release()
+
+    def _release(self) -> None:
+        """Let nobody wait for what will not come."""
         self.heartbeat.release_pings(self.closed_error)
         self.inbox.end(self.closed_error)
         self.close_answered.set()
@@ -393,9 +403,9 @@ class Connection:
         await self.outbox.close_written.wait()
         if self.outbox.is_broken:
             return
-        await self.stream.send_eof()
         drained = 0
         try:
+            await self.stream.send_eof()
             if self._is_hurried:
                 while drained < DRAIN_BYTES and (data := self.stream.try_receive(READ_SIZE)):
                     drained += len(data)
@@ -413,8 +423,11 @@ class Connection:
             pass
 
     def _stream_has_ended(self) -> None:
-        if self.accepted and not self._handed_back:
+        if self.accepted and self.close_info is None:
             self._lose()
+        elif self.accepted and self.failure is not None:
+            self._start_grace()  # our closing handshake ends here
+        self.outbox.fail(self._send_error)
         self.stream_closed.set()
 
     # Deciding to end
@@ -440,7 +453,16 @@ class Connection:
             return
         self.failure = failure
         self.begin_close(failure.code, failure.reason, drop=True)
+        # The peer's Close can't be found any more, so this is how it ended.
+        self.close_info = CloseInfo(failure.code, failure.reason, "us", False)
+        self._release()
         self._stop_reading()
+
+    def handler_has_ended(self) -> None:
+        """Nobody will receive any more: wait for nothing on a reader's behalf."""
+        self.inbox.seal()
+        if self._is_lost:
+            self._stop_reading()
 
     def _fail_decoding(self) -> None:
         # Sealing takes what came before; if that proves invalid, it is the failure.
@@ -454,11 +476,6 @@ class Connection:
         if isinstance(failure, MessageTooBig):
             logger.info("%s: %s from %s", self.name, failure.reason, self.stream.peer)
         self.fail(failure)
-        self._ended_by_failure()
-
-    def _ended_by_failure(self) -> None:
-        self.inbox.end(self.closed_error)
-        self.heartbeat.release_pings(self.closed_error)
 
     def lose(self, failure: WebSocketException) -> None:
         """The peer is gone for all we know: say why, and wait for nothing."""
@@ -522,6 +539,7 @@ class Connection:
     def open_timed_out(self) -> None:
         """The handler has not accepted within WEBSOCKET_TIMEOUT."""
         self.has_timed_out = True
+        self.open_deadline = math.inf
         self.cancel_handler(f"not accepted within {self.options.timeout:g} s")
 
     def hand_back(self) -> None:

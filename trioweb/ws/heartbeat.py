@@ -74,6 +74,7 @@ class Heartbeat:
         self._pings: dict[bytes, PingWaiter] = {}
         self._last_ping = -math.inf
         self._has_warned = False
+        self._looked_at = -math.inf
         self.received_at = trio.current_time()
         self.paused_at = math.inf
         self.latency: float | None = None
@@ -148,30 +149,31 @@ class Heartbeat:
         return max(self.received_at, sent_at)
 
     def _next_deadline(self) -> float:
+        """The nearest deadline; whoever acts on one moves it or takes it away."""
         connection, options = self._connection, self._connection.options
         if not connection.accepted:
             return connection.open_deadline
         deadlines = [connection.grace_deadline]
-        if connection.outbox.size:
-            deadlines.append(connection.outbox.progress_at + options.stall_timeout)
-        if connection.is_reading and options.ping_interval is not None:
-            life = self._life()
-            deadlines.append(max(life, self._last_ping) + options.ping_interval)
-            if options.ping_timeout is not None:
-                if connection.inbox.is_paused:
-                    deadlines.append(self._after_last_ping(options.ping_timeout))
-                else:
+        if connection.open:
+            if connection.outbox.size:
+                deadlines.append(connection.outbox.progress_at + options.stall_timeout)
+            if options.ping_interval is not None:
+                life = self._life()
+                deadlines.append(max(life, self._last_ping) + options.ping_interval)
+                if options.ping_timeout is not None and not connection.inbox.is_paused:
                     deadlines.append(life + options.ping_interval + options.ping_timeout)
-        if connection.inbox.is_paused:
-            if not self._has_warned:
-                deadlines.append(self.paused_at + options.stall_timeout)
-            deadlines.append(self.paused_at + UNKNOWN_LIVENESS_FACTOR * options.stall_timeout)
-        now = trio.current_time()
-        # What has passed was acted on already, or has no effect any more.
-        return min((d for d in deadlines if d > now), default=math.inf)
+            if connection.inbox.is_paused:
+                deadlines += self._looks()
+        return min(deadlines)
 
-    def _after_last_ping(self, timeout: float) -> float:
-        return self._last_ping + timeout if self._last_ping > -math.inf else math.inf
+    def _looks(self) -> list[float]:
+        """When to look again at a connection whose inbox is full."""
+        options = self._connection.options
+        looks = [self.paused_at + options.stall_timeout]
+        looks.append(self.paused_at + UNKNOWN_LIVENESS_FACTOR * options.stall_timeout)
+        if options.ping_timeout is not None:
+            looks.append(self._last_ping + options.ping_timeout)
+        return [look for look in looks if look > self._looked_at]
 
     def _act(self, now: float) -> None:
         connection, options = self._connection, self._connection.options
@@ -180,10 +182,11 @@ class Heartbeat:
                 connection.open_timed_out()
             return
         if now >= connection.grace_deadline:
+            connection.grace_deadline = math.inf
             connection.cancel_handler(
                 f"the connection ended and the handler ran on for {options.disconnect_grace} s"
             )
-        if not connection.is_reading:
+        if not connection.open:
             return
         if connection.outbox.size and now >= connection.outbox.progress_at + options.stall_timeout:
             connection.fail(
@@ -211,6 +214,7 @@ class Heartbeat:
 
     def _act_while_paused(self, now: float) -> None:
         connection, options = self._connection, self._connection.options
+        self._looked_at = now
         if not self._has_warned and now >= self.paused_at + options.stall_timeout:
             self._has_warned = True
             connection.warn_of_full_inbox()

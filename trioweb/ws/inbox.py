@@ -50,8 +50,10 @@ class Inbox:
     @property
     def is_full(self) -> bool:
         """Whether reading should pause."""
-        if self._is_sealed or self._drains:
-            return False
+        return not self._is_sealed and not self._drains and self._is_over_bound
+
+    @property
+    def _is_over_bound(self) -> bool:
         decoder = self._decoder
         return decoder.waiting >= self._max_queue or decoder.buffered >= self._max_bytes
 
@@ -66,9 +68,7 @@ class Inbox:
             return self._kept.popleft()
         if self._is_sealed:
             return None
-        message = self._decoder.next_message()
-        if message is not None:
-            self.messages_received += 1
+        message = self._next()
         if self.is_paused and not self.is_full:
             self.is_paused = False
             self._has_room()
@@ -105,14 +105,19 @@ class Inbox:
         return message
 
     def deliver(self) -> None:
-        """Hand the next message to the reader who waits; with nobody to want them, drop them."""
-        if self._reader is not None:
+        """Hand the next message to the reader who waits; drop what nobody will take."""
+        if self._is_sealed:
+            while self._next() is not None:
+                pass
+            if self._reader is not None and self._ended is not None:
+                self._reschedule(outcome.Error(self._ended()))
+        elif self._reader is not None:
             message = self.take()
             if message is not None:
                 self._reschedule(outcome.Value(message))
             elif self._ended is not None:
                 self._reschedule(outcome.Error(self._ended()))
-        elif self._is_sealed or self._drains:
+        elif self._drains:
             self._discard()
 
     def end(self, error: Callable[[], Exception]) -> None:
@@ -125,14 +130,16 @@ class Inbox:
         """Keep what is complete now and throw away all that comes later: we are closing."""
         if self._is_sealed:
             return
-        while (message := self._decoder.next_message()) is not None:
-            self.messages_received += 1
+        while (message := self._next()) is not None:
             self._kept.append(message)
         self._is_sealed = True
         self._unpause()
 
     def start_draining(self) -> None:
-        """Throw messages away while nobody is receiving; see ``stop_draining``."""
+        """Read on while nobody is receiving: what is over the bound is thrown away.
+
+        Undone by ``stop_draining``. What fits stays for a reader who was away for a moment.
+        """
         self._drains += 1
         if self._reader is None:
             self._discard()
@@ -143,9 +150,14 @@ class Inbox:
         self._drains -= 1
 
     def _discard(self) -> None:
-        self._kept.clear() if self._drains else None
-        while self._decoder.next_message() is not None:
+        while self._is_over_bound and self._next() is not None:
+            pass
+
+    def _next(self) -> str | bytes | None:
+        message = self._decoder.next_message()
+        if message is not None:
             self.messages_received += 1
+        return message
 
     def _unpause(self) -> None:
         if self.is_paused:

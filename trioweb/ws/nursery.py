@@ -98,7 +98,13 @@ class ConnectionNursery:
                 failures.append(rest)
                 task_status.started(None)
 
-        value: object = await self._nursery.start(run, name=name or async_fn)
+        try:
+            value: object = await self._nursery.start(run, name=name or async_fn)
+        except BaseException:
+            # The caller was cancelled meanwhile and can't be told.
+            for failure in failures:
+                self._report(failure)
+            raise
         if failures:
             raise failures[0]
         return value

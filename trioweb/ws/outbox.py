@@ -27,6 +27,21 @@ if TYPE_CHECKING:
 WRITE_SIZE = 65536
 
 
+class Marker:
+    """A place in the queue.
+
+    Attributes:
+        reached: set when all that was queued before it is with the stream, or was dropped.
+        is_dropped: whether some of that was dropped.
+    """
+
+    __slots__ = ("is_dropped", "reached")
+
+    def __init__(self) -> None:
+        self.reached = trio.Event()
+        self.is_dropped = False
+
+
 class Outbox:
     """Queues frames and writes them to a stream.
 
@@ -51,8 +66,9 @@ class Outbox:
         self._start_sender: Callable[[], None] | None = start_sender
         self._lost = lost
         self._backlog_began = backlog_began
-        self._data: deque[bytes | trio.Event] = deque()
+        self._data: deque[bytes | Marker] = deque()
         self._control: deque[bytes] = deque()
+        self._pong: bytes | None = None
         self._waiting: deque[tuple[trio.lowlevel.Task, bytes]] = deque()
         self._partial: memoryview | None = None
         self._parked: trio.lowlevel.Task | None = None
@@ -99,8 +115,22 @@ class Outbox:
 
         await trio.lowlevel.wait_task_rescheduled(abort)
 
+    def put_pong(self, frame: bytes) -> None:
+        """Send a pong before what is queued; the newest replaces one that still waits.
+
+        So a peer that pings and reads nothing costs no more than one frame (RFC 6455 §5.5.3).
+        """
+        if self._pong is None:
+            if self._idle:
+                self.put_control(frame)
+                return
+            self._pong = b""
+        if self._closing is None and not self.is_broken:
+            replaced, self._pong = self._pong, frame
+            self._queued(len(frame) - len(replaced))
+
     def put_control(self, frame: bytes) -> None:
-        """Send a ping or pong before what is queued; dropped once Close is queued."""
+        """Send a ping before what is queued; dropped once Close is queued."""
         if self._closing is not None or self.is_broken:
             return
         if self._idle:
@@ -109,11 +139,11 @@ class Outbox:
             self._control.append(frame)
             self._queued(len(frame))
 
-    def put_marker(self) -> trio.Event:
-        """An event that is set when all that was queued so far is with the stream."""
-        marker = trio.Event()
+    def put_marker(self) -> Marker:
+        """Mark the end of what is queued so far."""
+        marker = Marker()
         if self._idle or self.is_broken:
-            marker.set()
+            marker.reached.set()
         else:
             self._data.append(marker)
         return marker
@@ -127,7 +157,7 @@ class Outbox:
             drop: forget what is queued and write Close right after the frame in progress.
         """
         if drop:
-            self._drop_queue()
+            self.drop_queue()
         if self._closing is None:
             self._closing = frame
         self._release_waiting(error)
@@ -144,16 +174,19 @@ class Outbox:
         """The stream is broken: forget everything and let nobody wait."""
         self.is_broken = True
         self._partial = None
-        self._drop_queue()
+        self.drop_queue()
         self._control.clear()
+        self._pong = None
         self.size = 0
         self._release_waiting(error)
         self.close_written.set()
 
-    def _drop_queue(self) -> None:
+    def drop_queue(self) -> None:
+        """Forget the data frames of which nothing has been written."""
         for item in self._data:
-            if isinstance(item, trio.Event):
-                item.set()
+            if isinstance(item, Marker):
+                item.is_dropped = True
+                item.reached.set()
             else:
                 self.size -= len(item)
         self._data.clear()
@@ -220,15 +253,18 @@ class Outbox:
             return chunk
         frames: list[bytes] = []
         size = 0
+        if self._pong is not None:
+            frames.append(self._pong)
+            self._pong = None
         while self._control:
             frames.append(self._control.popleft())
         data = self._data
         while data and size < WRITE_SIZE:
             item = data[0]
-            if isinstance(item, trio.Event):
+            if isinstance(item, Marker):
                 if frames:
                     break  # Reached when what was joined before it is out.
-                item.set()
+                item.reached.set()
             else:
                 frames.append(item)
                 size += len(item)

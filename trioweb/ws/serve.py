@@ -34,7 +34,7 @@ from trioweb.ws import handshake
 from trioweb.ws.close import CloseInfo, is_wire_code
 from trioweb.ws.connection import Connection
 from trioweb.ws.nursery import ConnectionNursery
-from trioweb.ws.wait_any import without_cancelled
+from trioweb.ws.wait_any import leaves, without_cancelled
 from trioweb.ws.websocket import Websocket
 
 if TYPE_CHECKING:
@@ -117,6 +117,7 @@ async def serve_websocket(
     handler_name: str,
     auto_accept: bool,
     body: Callable[[Websocket], Awaitable[Response | None]],
+    failed: Callable[[Websocket, Exception], Awaitable[Response | None]],
     finish: Callable[[Response], Awaitable[Response]],
 ) -> Response | None:
     """Serve one WebSocket from its handshake to its end.
@@ -130,6 +131,8 @@ async def serve_websocket(
         handler_name: for logs.
         auto_accept: whether ``body`` accepts by itself, before it calls the handler.
         body: runs everything up to and including the handler. A Response denies the handshake.
+        failed: told what the handler or a task of ``ws.nursery`` raised, while the connection is
+            still open; before accept it makes the denial.
         finish: runs response middleware over the 101 or the denial.
 
     Returns:
@@ -145,15 +148,22 @@ async def serve_websocket(
             raise ValueError(f"the client did not offer the subprotocol {subprotocol!r}")
         selected = opening.subprotocol if subprotocol is None else subprotocol
         response = await finish(handshake.accept_response(opening.key, selected, headers))
-        if response.status != 101:
-            # Response middleware may still refuse.
-            session.connection.denial = response
-            raise session.connection.closed_error()
+        connection = session.connection
+        # Middleware may have taken its time.
+        if connection.accepted:
+            raise RuntimeError("this WebSocket was accepted by another task meanwhile")
+        if response.status != 101 and connection.denial is None:
+            connection.denial = response  # middleware may still refuse, and has seen its own answer
+            session.denial_is_finished = True
+        if connection.denial is not None or connection.client_left:
+            raise connection.closed_error()
         session.websocket.set_subprotocol(selected)
-        session.connection.accept(response)
+        connection.accept(response)
 
-    denial = await session.run(accept, body, trailing)
-    return None if denial is None else await finish(denial)
+    denial = await session.run(accept, body, failed, trailing)
+    if denial is None or session.denial_is_finished:
+        return denial
+    return await finish(denial)
 
 
 class _WebsocketSession:
@@ -174,7 +184,7 @@ class _WebsocketSession:
         self._handler_scope = trio.CancelScope()
         self._error: BaseException | None = None
         self._fatal: BaseException | None = None
-        self._concluded = False
+        self.denial_is_finished = False
         self._handler_returned = False
         self._context = contextvars.copy_context()
         self._tasks: trio.Nursery | None = None
@@ -187,6 +197,7 @@ class _WebsocketSession:
         self,
         accept: Callable[[str | None, HeaderSource | None], Awaitable[None]],
         body: Callable[[Websocket], Awaitable[Response | None]],
+        failed: Callable[[Websocket, Exception], Awaitable[Response | None]],
         trailing: bytes,
     ) -> Response | None:
         """Run the connection to its end; returns the denial if there is one."""
@@ -201,7 +212,7 @@ class _WebsocketSession:
                 self._tasks.start_soon(connection.receive_loop)
                 self._tasks.start_soon(connection.heartbeat.loop)
                 try:
-                    returned = await self._run_handler(body)
+                    returned = await self._run_handler(body, failed)
                     if connection.accepted:
                         await connection.stream_closed.wait()
                     elif not connection.client_left:
@@ -219,29 +230,20 @@ class _WebsocketSession:
         return self._denial(returned)
 
     async def _run_handler(
-        self, body: Callable[[Websocket], Awaitable[Response | None]]
+        self,
+        body: Callable[[Websocket], Awaitable[Response | None]],
+        failed: Callable[[Websocket, Exception], Awaitable[Response | None]],
     ) -> Response | None:
         connection, websocket = self.connection, self.websocket
         returned: Response | None = None
         async with trio.open_nursery() as nursery:
             websocket.nursery = ConnectionNursery(nursery, websocket, self._crashed)
             try:
-                with self._handler_scope:
-                    returned = await body(websocket)
-            except BaseException as raised:
-                rest = without_cancelled(raised)
-                if rest is not raised and not nursery.cancel_scope.cancel_called:
-                    # The handler's own scope lets nothing through: it is serve that is cancelled,
-                    # which the heartbeat may be told only after us.
-                    connection.hurry()
-                if rest is not None:
-                    self._crashed(rest)
-                if isinstance(raised, trio.Cancelled):
-                    raise
-                if rest is not raised and isinstance(raised, BaseExceptionGroup):
-                    cancelled, _ = raised.split(trio.Cancelled)
-                    assert cancelled is not None
-                    raise cancelled from None
+                returned = await self._call(body, nursery)
+                if self._error is not None:
+                    self._error = self._as_itself(self._error)
+                if isinstance(self._error, Exception):
+                    returned = await failed(websocket, self._error)
             finally:
                 self._handler_returned = True
                 websocket.nursery.refuse_tasks()
@@ -250,6 +252,31 @@ class _WebsocketSession:
                 await connection.outbox.close_written.wait()
             nursery.cancel_scope.cancel(reason="the handler has returned")
         return returned
+
+    async def _call(
+        self,
+        body: Callable[[Websocket], Awaitable[Response | None]],
+        nursery: trio.Nursery,
+    ) -> Response | None:
+        """Run the handler; what it raises is kept in ``_error``, cancellations go through."""
+        try:
+            with self._handler_scope:
+                return await body(self.websocket)
+        except BaseException as raised:
+            rest = without_cancelled(raised)
+            if rest is not raised and not nursery.cancel_scope.cancel_called:
+                # The handler's own scope lets nothing through: it is serve that is cancelled,
+                # which the heartbeat may be told only after us.
+                self.connection.hurry()
+            if rest is not None:
+                self._crashed(rest)
+            if isinstance(raised, trio.Cancelled):
+                raise
+            if rest is not raised and isinstance(raised, BaseExceptionGroup):
+                cancelled, _ = raised.split(trio.Cancelled)
+                assert cancelled is not None
+                raise cancelled from None
+        return None
 
     def _start_sender(self) -> None:
         # From the connection's own side: the task shall not live in a broadcaster's context.
@@ -269,33 +296,39 @@ class _WebsocketSession:
         self._handler_scope.cancel(reason=reason)
 
     def _crashed(self, error: BaseException) -> None:
-        if not isinstance(error, Exception | BaseExceptionGroup) and self._fatal is None:
-            self._fatal = error
+        """The handler, or a task of ws.nursery, has raised."""
+        if self._fatal is None:
+            # KeyboardInterrupt and SystemExit go through, from within groups too.
+            fatal = (leaf for leaf in leaves(error) if not isinstance(leaf, Exception))
+            self._fatal = next(fatal, None)
         if self._error is None and not self._handler_returned:
             self._error = error
-            self._handler_scope.cancel(reason=f"a task of ws.nursery failed: {error!r}")
-        else:
+            self._handler_scope.cancel(reason=f"it failed, or a task of ws.nursery: {error!r}")
+        elif self._as_itself(error) is not None and not self._is_own_end(error):
             self._log_crash("another failure of the same connection", error)
 
     def _conclude(self) -> None:
-        """Close with what the handler's end stands for; the first call decides."""
-        if self._concluded:
-            return
-        self._concluded = True
-        code, reason = self._ending(self._error)
+        """Close with what the handler's end stands for."""
         if self.connection.accepted:
+            code, reason = self._ending(self._error)
             self.connection.begin_close(code, reason)
+            self.connection.handler_has_ended()
+
+    def _as_itself(self, error: BaseException) -> BaseException | None:
+        """Split this connection's end off a group; one leaf that is left counts as itself."""
+        if not isinstance(error, BaseExceptionGroup):
+            return error
+        # A lambda: Python 3.11 takes no bound method here.
+        rest = error.split(lambda leaf: self._is_own_end(leaf))[1]
+        if rest is None:
+            return None
+        left = leaves(rest)
+        return left[0] if len(left) == 1 else error
 
     def _ending(self, error: BaseException | None) -> tuple[int, str]:
         """The close code and reason that an exception stands for; logs what nobody expected."""
         if error is None or self._is_own_end(error):
             return 1000, ""
-        if isinstance(error, BaseExceptionGroup):
-            # A lambda: Python 3.11 takes no bound method here.
-            rest = error.split(lambda leaf: self._is_own_end(leaf))[1]
-            leaves = [] if rest is None else _leaves(rest)
-            if len(leaves) < 2:
-                return self._ending(leaves[0] if leaves else None)
         if isinstance(error, WebSocketException) and is_wire_code(error.code):
             return error.code, error.reason
         if isinstance(error, HTTPException) and is_wire_code(error.close_code):
@@ -326,10 +359,10 @@ class _WebsocketSession:
         connection = self.connection
         if connection.denial is not None:
             return connection.denial
-        if self._error is not None:
-            return error_response(HTTPException(status=500))
         if returned is not None:
             return returned
+        if self._error is not None:
+            return error_response(HTTPException(status=500))
         if connection.is_draining:
             return error_response(ServerShutdown())
         if connection.has_timed_out:
@@ -375,10 +408,3 @@ class _WebsocketSession:
                 "bytes_sent": connection.outbox.bytes_sent,
             },
         )
-
-
-def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
-    leaves: list[BaseException] = []
-    for error in group.exceptions:
-        leaves += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
-    return leaves

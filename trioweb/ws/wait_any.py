@@ -44,11 +44,23 @@ async def wait_any(*functions: Callable[[], Awaitable[object]]) -> None:
                 first.append(rest)
         nursery.cancel_scope.cancel(reason="wait_any: the first function has ended")
 
-    async with trio.open_nursery() as nursery:
-        for function in functions:
-            nursery.start_soon(run, function)
+    try:
+        async with trio.open_nursery() as nursery:
+            for function in functions:
+                nursery.start_soon(run, function)
+    except BaseExceptionGroup as group:
+        # Only cancellations pass the functions, so it is we who are cancelled.
+        if not first:
+            raise leaves(group)[0] from None
     if first:
         raise first[0]
+
+
+def leaves(error: BaseException) -> list[BaseException]:
+    """The exceptions in a group and its subgroups; of any other exception, itself."""
+    if not isinstance(error, BaseExceptionGroup):
+        return [error]
+    return [leaf for inner in error.exceptions for leaf in leaves(inner)]
 
 
 def without_cancelled(raised: BaseException) -> BaseException | None:

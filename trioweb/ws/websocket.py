@@ -97,11 +97,11 @@ class Websocket(TypedMessages):
                     if self._auto_accepted
                     else "this WebSocket is accepted already"
                 )
-            await trio.lowlevel.checkpoint_if_cancelled()
+            await self._connection.checkpoint()
             return
         if self._connection.denial is not None or self._connection.client_left:
             raise self._connection.closed_error()
-        await trio.lowlevel.checkpoint_if_cancelled()
+        await self._connection.checkpoint()
         await self._accept(subprotocol, headers)
 
     async def deny(
@@ -119,10 +119,13 @@ class Websocket(TypedMessages):
 
         Raises:
             RuntimeError: accepted already; use ``close``.
+            ValueError: the status is no final one.
 
         Cancellation:
             The denial stands.
         """
+        if not 200 <= status <= 599:
+            raise ValueError(f"a handshake is denied with a status of 200-599, not {status}")
         if self.accepted:
             raise RuntimeError("this WebSocket is accepted already; close() it instead")
         if self._connection.denial is None:
@@ -131,7 +134,7 @@ class Websocket(TypedMessages):
             for name, value in (headers or {}).items():
                 response.headers[name] = value
             self._connection.denial = response
-        await trio.lowlevel.checkpoint_if_cancelled()
+        await self._connection.checkpoint()
 
     # Messages
 
@@ -183,7 +186,7 @@ class Websocket(TypedMessages):
         if timeout is None:
             return await self._connection.recv()
         if timeout <= 0:
-            await trio.lowlevel.checkpoint_if_cancelled()
+            await self._connection.checkpoint()
             try:
                 return self.recv_nowait()
             except trio.WouldBlock:
@@ -261,7 +264,7 @@ class Websocket(TypedMessages):
         """
         self._check_open()
         waiter = self._connection.heartbeat.ping(_control_data(data))
-        await trio.lowlevel.checkpoint_if_cancelled()
+        await self._connection.checkpoint()
         return waiter
 
     async def pong(self, data: bytes = b"") -> None:
@@ -284,8 +287,8 @@ class Websocket(TypedMessages):
         data = _control_data(data)
         if len(data) > 125:
             raise ValueError(f"a pong carries at most 125 bytes, not {len(data)}")
-        self._connection.outbox.put_control(encode_frame(PONG, data))
-        await trio.lowlevel.checkpoint_if_cancelled()
+        self._connection.outbox.put_pong(encode_frame(PONG, data))
+        await self._connection.checkpoint()
 
     def _check_open(self) -> None:
         self._connection.check_accepted()
@@ -318,10 +321,10 @@ class Websocket(TypedMessages):
         if not self.accepted:
             if connection.denial is None:
                 connection.denial = Response("Forbidden", status=403)
-            await trio.lowlevel.checkpoint_if_cancelled()
+            await self._connection.checkpoint()
             return
         connection.begin_close(code, reason)
-        await trio.lowlevel.checkpoint_if_cancelled()
+        await self._connection.checkpoint()
         if wait:
             await connection.close_answered.wait()
 

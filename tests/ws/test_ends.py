@@ -1,0 +1,261 @@
+"""How connections end in awkward company: late middleware, floods, groups, signals."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+from wsproto import events
+
+from trioweb import wait_any
+from trioweb.errors import ProtocolError, WebsocketClosed, WebSocketException
+
+if TYPE_CHECKING:
+    from tests.ws.conftest import Bench
+    from trioweb.http import Response
+    from trioweb.ws import Websocket
+
+
+async def test_a_client_that_says_goodbye_and_is_gone_leaves_the_handler_its_grace(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    farewells: list[Any] = []
+
+    async def handler(ws: Websocket) -> None:
+        async for _ in ws:
+            pass
+        await wait_all_tasks_blocked()
+        farewells.append(ws.close_info)
+
+    async with bench.connect(handler) as peer:
+        await peer.close()
+        await peer.stream.aclose()
+        with trio.fail_after(5):
+            while not farewells:
+                await wait_all_tasks_blocked(0.001)
+    assert farewells == [(1000, "", "peer", True)]
+    assert not [r for r in caplog.records if r.levelno >= logging.WARNING]
+
+
+async def test_a_client_that_leaves_during_response_middleware_is_not_accepted(
+    memory: Bench,
+) -> None:
+    in_middleware, go_on = trio.Event(), trio.Event()
+    reached: list[str] = []
+
+    async def finish(response: Response) -> Response:
+        in_middleware.set()
+        with trio.CancelScope(shield=True):
+            await go_on.wait()
+        return response
+
+    async def handler(ws: Websocket) -> None:
+        reached.append("handler")
+
+    async def leave(nursery: trio.Nursery) -> None:
+        await in_middleware.wait()
+        await memory.last_client.aclose()
+        await wait_all_tasks_blocked()
+        go_on.set()
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+
+    with pytest.RaisesGroup(trio.ClosedResourceError, flatten_subgroups=True):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(leave, nursery)
+            async with memory.connect(handler, finish=finish):
+                pass
+    assert not reached
+
+
+async def test_no_grace_means_at_once(
+    memory: Bench, autojump_clock: trio.testing.MockClock
+) -> None:
+    ended: list[float] = []
+
+    async def handler(ws: Websocket) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            ended.append(trio.current_time())
+
+    async with memory.connect(handler, disconnect_grace=0) as peer:
+        await peer.close()
+        await trio.sleep(1)
+    assert ended == [0.0]
+
+
+async def test_a_flood_after_our_close_is_thrown_away(memory: Bench) -> None:
+    """Also while a reader waits, who has nothing more to get."""
+
+    async def handler(ws: Websocket) -> None:
+        ws.nursery.start_soon(ws.close, 4000)
+        async for _ in ws:
+            raise AssertionError("a message after our Close")
+
+    async with memory.connect(handler) as peer:
+        event = await peer.next_event()
+        assert isinstance(event, events.CloseConnection)
+        wire = b"\x82\xfe\x04\x00" + bytes(4) + bytes(1024)
+        with trio.fail_after(5):
+            for _ in range(100):
+                await peer.stream.send_all(wire)
+            await peer.stream.send_all(b"\x88\x82" + bytes(4) + (4000).to_bytes(2, "big"))
+            assert await peer.next_event() is None
+
+
+async def test_pings_of_a_peer_that_reads_nothing_cost_one_pong(memory: Bench) -> None:
+    connected: list[Websocket] = []
+
+    async def handler(ws: Websocket) -> None:
+        connected.append(ws)
+        await ws.send(b"x" * 100_000)
+        await trio.sleep_forever()
+
+    async with memory.connect(handler) as peer:
+        await wait_all_tasks_blocked()
+        for n in range(1000):
+            await peer.send(events.Ping(b"%d" % n))
+        await wait_all_tasks_blocked()
+        assert connected[0]._connection.outbox.size < 101_000
+        assert await peer.next_message() == b"x" * 100_000
+        pong = await peer.next_event()
+        assert isinstance(pong, events.Pong)
+        assert pong.payload == b"999"
+
+
+async def test_a_protocol_error_is_told_before_any_reader_wakes(bench: Bench) -> None:
+    seen: list[Any] = []
+
+    async def handler(ws: Websocket) -> None:
+        with pytest.raises(WebsocketClosed):
+            await ws.recv()
+        seen.append(ws.close_info)
+        with pytest.raises(ProtocolError):
+            async for _ in ws:
+                pass
+
+    async with bench.connect(handler) as peer:
+        await peer.stream.send_all(b"\x83\x80\0\0\0\0")
+        assert (await peer.next_close())[0] == 1002
+        await wait_all_tasks_blocked()
+    assert seen[0][0] == 1002
+
+
+async def test_flush_does_not_claim_what_was_dropped(memory: Bench) -> None:
+    raised: list[WebsocketClosed] = []
+
+    async def handler(ws: Websocket) -> None:
+        await ws.send(b"x" * 100_000)
+        await ws.send(b"y")
+        with pytest.raises(WebsocketClosed) as caught:
+            await ws.flush()
+        raised.append(caught.value)
+
+    async with memory.connect(handler) as peer:
+        await wait_all_tasks_blocked()
+        await peer.close(4001)
+        await wait_all_tasks_blocked()
+    assert raised[0].code == 4001
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+async def test_what_ends_the_process_goes_through(
+    memory: Bench, kind: type[BaseException], caplog: pytest.LogCaptureFixture
+) -> None:
+    async def crash() -> None:
+        raise kind
+
+    async def handler(ws: Websocket) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(crash)
+
+    with pytest.RaisesGroup(kind, flatten_subgroups=True):
+        async with memory.connect(handler) as peer:
+            assert (await peer.next_close())[0] == 1011
+            await trio.sleep_forever()
+
+
+async def test_one_leaf_of_a_group_counts_as_itself(memory: Bench) -> None:
+    """Beside this connection's own end, which is split off."""
+
+    async def lost(ws: Websocket) -> None:
+        raise WebsocketClosed(1006, "", ws)
+
+    async def fail() -> None:
+        raise WebSocketException(4321, "leaf")
+
+    async def handler(ws: Websocket) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lost, ws)
+            nursery.start_soon(fail)
+
+    async with memory.connect(handler) as peer:
+        assert await peer.next_close() == (4321, "leaf")
+
+
+async def test_wait_any_ends_with_the_first_and_raises_it_as_itself(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    ended: list[str] = []
+
+    async def short() -> None:
+        ended.append("short")
+
+    async def long() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            ended.append("long")
+
+    async def fail() -> None:
+        raise KeyError("itself")
+
+    async def fail_late() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise ValueError("late")
+
+    await wait_any(short, long)
+    assert sorted(ended) == ["long", "short"]
+    with pytest.raises(KeyError, match="itself"):
+        await wait_any(fail, fail_late)
+    assert [str(r.exc_info[1]) for r in caplog.records if r.exc_info] == ["late"]
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        with pytest.raises(trio.Cancelled):
+            await wait_any(long, long)
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        with pytest.raises(ValueError, match="late"):
+            await wait_any(fail_late, long)
+
+
+@pytest.mark.parametrize("operation", ["recv", "pong", "send"])
+async def test_operations_that_never_wait_let_others_run(memory: Bench, operation: str) -> None:
+    ticks = 0
+
+    async def tick() -> None:
+        nonlocal ticks
+        while True:
+            await trio.lowlevel.checkpoint()
+            ticks += 1
+
+    async def handler(ws: Websocket) -> None:
+        ws.nursery.start_soon(tick)
+        for _ in range(1000):
+            if operation == "recv":
+                with pytest.raises(TimeoutError):
+                    await ws.recv(timeout=0)
+            elif operation == "pong":
+                await ws.pong()
+            else:
+                await ws.send("x")
+
+    async with memory.connect(handler) as peer, trio.open_nursery() as nursery:
+        nursery.start_soon(peer.next_close)
+    assert ticks >= 10
