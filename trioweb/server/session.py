@@ -23,6 +23,7 @@ from trioweb.errors import HTTPException, RequestTimeout, ServerShutdown, Servic
 from trioweb.http.http1 import RequestHead, RequestParser
 from trioweb.http.request import Request
 from trioweb.http.response import Response, encode_head, error_response, has_no_body, text
+from trioweb.net.linger import LINGER_SECONDS, linger
 from trioweb.server.access import log_request
 
 if TYPE_CHECKING:
@@ -37,9 +38,6 @@ logger = logging.getLogger("trioweb")
 READ_SIZE = 65536
 # A body up to this size is copied behind its head to go out with one system call.
 JOIN_SIZE = 256 * 1024
-# DESIGN invariant 6: how long, and how much, a closing connection is still read.
-DRAIN_SECONDS = 1.0
-DRAIN_BYTES = 1024 * 1024
 # A body that brings this much is alive: REQUEST_TIMEOUT starts anew, so that a large upload over a
 # slow line passes and a trickle does not.
 BODY_PROGRESS = 16 * 1024
@@ -378,18 +376,14 @@ class Session:
                 self._describe(),
                 self._config.RESPONSE_TIMEOUT,
             )
-        with trio.move_on_after(2 * DRAIN_SECONDS):
+        with trio.move_on_after(2 * LINGER_SECONDS):
             # The scope has ended; what _enter sets in it has no effect any more.
             await self._write_last(error_response(error))
 
     async def _linger(self) -> None:
         """Half-close and read on, so that no RST eats what was sent (DESIGN invariant 6)."""
         self._phase = Phase.CLOSING
-        await self._stream.send_eof()
-        left = DRAIN_BYTES
-        with trio.move_on_after(DRAIN_SECONDS):
-            while left > 0 and (data := await self._stream.receive_some(READ_SIZE)):
-                left -= len(data)
+        await linger(self._stream)
 
     def _describe(self) -> str:
         request = self._request

@@ -30,6 +30,7 @@ from trioweb.errors import (
     WebSocketException,
 )
 from trioweb.http.response import encode_head
+from trioweb.net.linger import LINGER_SECONDS, linger
 from trioweb.ws.budget import Budget
 from trioweb.ws.close import ABNORMAL, CloseInfo
 from trioweb.ws.encoding import PONG, encode_close, encode_frame
@@ -51,9 +52,6 @@ logger = logging.getLogger("trioweb")
 READ_SIZE = 65536
 # Before the 101 a client has nothing to say; what it says all the same waits, up to one read.
 EARLY_SIZE = READ_SIZE
-# The drain after our FIN: without it unread bytes make the kernel send RST, which eats our Close.
-DRAIN_SECONDS = 1.0
-DRAIN_BYTES = 1 << 20
 # How long the answers to messages that came before a failure may take until we close.
 FAILURE_PATIENCE = 1.0
 # What a cancelled ``serve`` grants for the frame in progress and Close.
@@ -403,24 +401,7 @@ class Connection:
         await self.outbox.close_written.wait()
         if self.outbox.is_broken:
             return
-        drained = 0
-        try:
-            await self.stream.send_eof()
-            if self._is_hurried:
-                while drained < DRAIN_BYTES and (data := self.stream.try_receive(READ_SIZE)):
-                    drained += len(data)
-                return
-            with trio.move_on_after(DRAIN_SECONDS):
-                while drained < DRAIN_BYTES:
-                    data = await self.stream.receive_some(READ_SIZE)
-                    if not data:
-                        return
-                    drained += len(data)
-                    await trio.lowlevel.checkpoint()
-                # A peer that still writes shall have its time to read our Close.
-                await trio.sleep_forever()
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass
+        await linger(self.stream, 0 if self._is_hurried else LINGER_SECONDS)
 
     def _stream_has_ended(self) -> None:
         if self.accepted and self.close_info is None:
