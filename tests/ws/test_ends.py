@@ -259,3 +259,54 @@ async def test_operations_that_never_wait_let_others_run(memory: Bench, operatio
     async with memory.connect(handler) as peer, trio.open_nursery() as nursery:
         nursery.start_soon(peer.next_close)
     assert ticks >= 10
+
+
+async def test_a_second_accept_meanwhile_writes_no_second_101(memory: Bench) -> None:
+    refused: list[str] = []
+
+    async def finish(response: Response) -> Response:
+        await wait_all_tasks_blocked()
+        return response
+
+    async def accept(ws: Websocket) -> None:
+        try:
+            await ws.accept()
+        except RuntimeError as error:
+            refused.append(str(error))
+
+    async def handler(ws: Websocket) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(accept, ws)
+            nursery.start_soon(accept, ws)
+        await ws.send("once")
+
+    async with memory.connect(handler, auto=False, finish=finish) as peer:
+        assert await peer.next_message() == "once"
+    assert len(refused) == 1
+
+
+@pytest.mark.parametrize("status", [42, 101, 600])
+async def test_a_denial_needs_a_final_status(memory: Bench, status: int) -> None:
+    async def handler(ws: Websocket) -> None:
+        with pytest.raises(ValueError, match="200-599"):
+            await ws.deny(status)
+        await ws.deny(409)
+
+    async with memory.connect(handler, auto=False) as peer:
+        assert peer.head.startswith(b"HTTP/1.1 409 ")
+
+
+async def test_response_middleware_that_refuses_sees_its_answer_once(memory: Bench) -> None:
+    seen: list[int] = []
+
+    async def finish(response: Response) -> Response:
+        seen.append(response.status)
+        response.status = 402
+        return response
+
+    async def handler(ws: Websocket) -> None:
+        await ws.accept()
+
+    async with memory.connect(handler, auto=False, finish=finish) as peer:
+        assert peer.head.startswith(b"HTTP/1.1 402 ")
+    assert seen == [101]
