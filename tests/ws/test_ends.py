@@ -310,3 +310,42 @@ async def test_response_middleware_that_refuses_sees_its_answer_once(memory: Ben
     async with memory.connect(handler, auto=False, finish=finish) as peer:
         assert peer.head.startswith(b"HTTP/1.1 402 ")
     assert seen == [101]
+
+
+async def test_a_cancelled_server_does_not_wait_for_what_is_queued_before_close(
+    memory: Bench, autojump_clock: trio.testing.MockClock
+) -> None:
+    """The handler has returned, a slow reader has two messages before it: one is finished."""
+
+    async def handler(ws: Websocket) -> None:
+        await ws.send(b"1" * 10_000)
+        await ws.send(b"2" * 900_000)
+
+    async with memory.connect(handler) as peer:
+        await wait_all_tasks_blocked()
+        peer.cancel_server()
+        with trio.CancelScope(shield=True):
+            await wait_all_tasks_blocked()
+            assert await peer.next_message() == b"1" * 10_000
+            event = await peer.next_event()
+            assert isinstance(event, events.CloseConnection)
+            assert event.code == 1000
+
+
+async def test_start_raises_to_its_caller_before_started_and_counts_after(memory: Bench) -> None:
+    async def fail_first(task_status: trio.TaskStatus[int]) -> None:
+        raise KeyError("first")
+
+    async def fail_later(task_status: trio.TaskStatus[int]) -> None:
+        task_status.started(7)
+        await wait_all_tasks_blocked()
+        raise WebSocketException(4007, "later")
+
+    async def handler(ws: Websocket) -> None:
+        with pytest.raises(KeyError, match="first"):
+            await ws.nursery.start(fail_first)
+        assert await ws.nursery.start(fail_later) == 7
+        await trio.sleep_forever()
+
+    async with memory.connect(handler) as peer:
+        assert await peer.next_close() == (4007, "later")

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, TypeVarTuple, cast
 
 import trio
 
+from trioweb.ws.nursery import start_task
+
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
 
@@ -80,24 +82,7 @@ class AppNursery:
         Cancellation:
             Cancels the task, if it has not called ``started()`` yet.
         """
-        failures: list[Exception] = []
-
-        async def run(task_status: trio.TaskStatus[object]) -> None:
-            status = _Status(task_status)
-            try:
-                await async_fn(*args, task_status=status)
-            except Exception as exc:
-                if status.has_started:
-                    self._keep(exc)
-                    return
-                # The caller is still waiting in start(): the error is the caller's, unwrapped.
-                failures.append(exc)
-                task_status.started(None)
-
-        value: object = await self._open().start(run, name=name or async_fn)
-        if failures:
-            raise failures[0]
-        return value
+        return await start_task(self._open(), async_fn, args, name or async_fn, self._keep)
 
     async def hold(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Hold the nursery open until ``aclose``; the body of a task."""
@@ -139,18 +124,6 @@ class AppNursery:
         logger.error("a task of app.nursery crashed; the server drains")
         self.error = error
         self._crashed()
-
-
-class _Status:
-    """A TaskStatus that remembers whether it was used."""
-
-    def __init__(self, status: trio.TaskStatus[object]) -> None:
-        self._status = status
-        self.has_started = False
-
-    def started(self, value: object = None) -> None:
-        self.has_started = True
-        self._status.started(value)
 
 
 @asynccontextmanager

@@ -90,16 +90,16 @@ class Connection:
         self.name = name
         self.cancel_handler = cancel_handler
         self.websocket: object = None  # what errors name; set by Websocket
+        self.heartbeat = Heartbeat(self)
         self.outbox = Outbox(
             stream,
             options.send_queue_bytes,
             start_sender,
             self.send_side_lost,
-            self._backlog_began,
+            self.heartbeat.backlog_began,
         )
         self._decoder = Decoder(options.max_size)
         self.inbox = Inbox(self._decoder, options.max_queue, options.max_size, self._wake_receiver)
-        self.heartbeat = Heartbeat(self)
         self.accepted = False
         self.client_left = False
         self.denial: Response | None = None
@@ -284,8 +284,6 @@ class Connection:
                 return
             while self.inbox.is_full or len(self._early) >= EARLY_SIZE:
                 await self._wait_for_room()
-                if self._is_lost and not self.inbox.is_full:
-                    break
             if budget.is_spent(len(data)):
                 await trio.lowlevel.checkpoint()
 
@@ -383,7 +381,10 @@ class Connection:
             self.heartbeat.rearm()
 
     def send_side_lost(self) -> None:
-        """A write has failed: nothing can be sent, but what came before may still be read."""
+        """Nothing can be sent any more: a write has failed, or the kernel knows the peer gone.
+
+        What came before is read on as the handler takes messages.
+        """
         if self._is_lost:
             return
         self._is_lost = True
@@ -464,13 +465,6 @@ class Connection:
         self.begin_close(failure.code, failure.reason, drop=True)
         self._receive_scope.cancel()
 
-    def vanish(self) -> None:
-        """The kernel says that the peer is gone while the inbox is full: no more can be sent.
-
-        What the kernel holds is read on as the handler takes messages.
-        """
-        self.send_side_lost()
-
     def hurry(self) -> None:
         """``serve`` is being cancelled: Close 1001 after the frame in progress, nothing else."""
         if self._is_hurried:
@@ -478,6 +472,8 @@ class Connection:
         self._is_hurried = True
         if self.open:
             self.begin_close(1001, "server is shutting down", drop=True)
+        else:
+            self.outbox.drop_queue()
         deadline = trio.current_time() + HURRY_SECONDS
         self._receive_scope.deadline = min(self._receive_scope.deadline, deadline)
         self._stop_reading()
@@ -539,9 +535,6 @@ class Connection:
             # Nobody writes any more: a shielded reader must not wait for what will not come.
             self._receive_scope.cancel()
             raise
-
-    def _backlog_began(self, now: float) -> None:
-        self.heartbeat.backlog_began(now)
 
     def warn_of_full_inbox(self) -> None:
         """Say once that the handler does not read."""

@@ -223,6 +223,6 @@ class Heartbeat:
         is_alive = connection.stream.is_peer_alive(options.ping_timeout)
         unread_for = now - self.paused_at
         if is_alive is False:
-            connection.vanish()
+            connection.send_side_lost()
         elif is_alive is None and unread_for >= UNKNOWN_LIVENESS_FACTOR * options.stall_timeout:
             connection.lose(PingTimeout(f"nothing was read for {unread_for:g} s"))

@@ -74,40 +74,7 @@ class ConnectionNursery:
             Cancels the task, if it has not called ``started()`` yet.
         """
         self._check_open()
-        failures: list[BaseException] = []
-
-        async def run(task_status: trio.TaskStatus[object]) -> None:
-            has_started = False
-
-            class Status:
-                def started(self, value: object = None) -> None:
-                    nonlocal has_started
-                    has_started = True
-                    task_status.started(value)
-
-            try:
-                await async_fn(*args, task_status=Status())
-            except BaseException as raised:
-                rest = without_cancelled(raised)
-                if rest is None:
-                    raise
-                if has_started:
-                    self._report(rest)
-                    return
-                # The caller is still waiting in start(): the error is the caller's, unwrapped.
-                failures.append(rest)
-                task_status.started(None)
-
-        try:
-            value: object = await self._nursery.start(run, name=name or async_fn)
-        except BaseException:
-            # The caller was cancelled meanwhile and can't be told.
-            for failure in failures:
-                self._report(failure)
-            raise
-        if failures:
-            raise failures[0]
-        return value
+        return await start_task(self._nursery, async_fn, args, name or async_fn, self._report)
 
     def refuse_tasks(self) -> None:
         """Take no more tasks: the handler has returned."""
@@ -132,3 +99,66 @@ class ConnectionNursery:
         if isinstance(error, WebsocketClosed) and error.websocket is self._websocket:
             return
         self._crashed(error)
+
+
+async def start_task(
+    nursery: trio.Nursery,
+    async_fn: Callable[..., Awaitable[object]],
+    args: tuple[object, ...],
+    name: object,
+    report: Callable[[BaseException], None],
+) -> object:
+    """``nursery.start`` for nurseries whose tasks never raise into them.
+
+    Args:
+        nursery: where the task lives.
+        async_fn: takes ``task_status``.
+        args: its positional arguments.
+        name: shown by debuggers.
+        report: told what the task raises once it has started, or when nobody waits for it.
+
+    Returns:
+        What the task passed to ``started()``.
+
+    Raises:
+        BaseException: what the task raised before that, as it was raised.
+    """
+    failures: list[BaseException] = []
+
+    async def run(task_status: trio.TaskStatus[object]) -> None:
+        status = _Status(task_status)
+        try:
+            await async_fn(*args, task_status=status)
+        except BaseException as raised:
+            rest = without_cancelled(raised)
+            if rest is None:
+                raise
+            if status.has_started:
+                report(rest)
+                return
+            # The caller is still waiting: the error is the caller's, and in no group.
+            failures.append(rest)
+            task_status.started(None)
+
+    try:
+        value: object = await nursery.start(run, name=name)
+    except BaseException:
+        # The caller was cancelled meanwhile and can't be told.
+        for failure in failures:
+            report(failure)
+        raise
+    if failures:
+        raise failures[0]
+    return value
+
+
+class _Status:
+    """A TaskStatus that remembers whether it was used."""
+
+    def __init__(self, status: trio.TaskStatus[object]) -> None:
+        self._status = status
+        self.has_started = False
+
+    def started(self, value: object = None) -> None:
+        self.has_started = True
+        self._status.started(value)

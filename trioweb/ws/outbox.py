@@ -73,7 +73,6 @@ class Outbox:
         self._partial: memoryview | None = None
         self._parked: trio.lowlevel.Task | None = None
         self._closing: bytes | None = None
-        self._close_error: Callable[[], Exception] | None = None
         self._idle = True
         self.size = 0
         self.bytes_sent = 0
