@@ -323,12 +323,13 @@ class Connection:
             return trio.lowlevel.Abort.SUCCEEDED
 
         await trio.lowlevel.wait_task_rescheduled(abort)
-        # While we did not read, nothing could prove that the peer lives.
-        self.heartbeat.received_at = trio.current_time()
-        self.heartbeat.paused_at = math.inf
 
     def _wake_receiver(self) -> None:
         if self._parked is not None:
+            # While we did not read, nothing could prove that the peer lives. Here and not where the
+            # task resumes, since the heartbeat may run before it.
+            self.heartbeat.received_at = trio.current_time()
+            self.heartbeat.paused_at = math.inf
             task, self._parked = self._parked, None
             trio.lowlevel.reschedule(task)
 
