@@ -88,6 +88,22 @@ def test_misspelt_key_names_the_nearest(key: str, near: str) -> None:
         ("WEBSOCKET_ORIGINS", "https://example.org"),
         ("WEBSOCKET_ORIGINS", [1]),
         ("WEBSOCKET_DISCONNECT_GRACE", -0.1),
+        ("WEBSOCKET_COMPRESSION", "gzip"),
+        ("WEBSOCKET_COMPRESSION", True),
+        ("WEBSOCKET_COMPRESSION", ["deflate"]),
+        ("WEBSOCKET_COMPRESSION_THRESHOLD", None),
+        ("WEBSOCKET_COMPRESSION_THRESHOLD", -1),
+        ("WEBSOCKET_MAX_CONNECTIONS", 0),
+        ("WEBSOCKET_MAX_CONNECTIONS", 2.5),
+        ("WEBSOCKET_MAX_CONNECTIONS_PER_IP", True),
+        ("WEBSOCKET_RATE_LIMIT", 10),
+        ("WEBSOCKET_RATE_LIMIT", "10/1"),
+        ("WEBSOCKET_RATE_LIMIT", (10,)),
+        ("WEBSOCKET_RATE_LIMIT", (0, 1)),
+        ("WEBSOCKET_RATE_LIMIT", (1.5, 1)),
+        ("WEBSOCKET_RATE_LIMIT", (10, 0)),
+        ("WEBSOCKET_RATE_LIMIT", (10, float("inf"))),
+        ("WEBSOCKET_RATE_LIMIT", {10, 1}),
     ],
 )
 def test_wrong_value_is_refused(key: str, value: object) -> None:
@@ -107,6 +123,13 @@ def test_wrong_value_is_refused(key: str, value: object) -> None:
         ("WEBSOCKET_DISCONNECT_GRACE", None),
         ("WEBSOCKET_DISCONNECT_GRACE", 0),
         ("WEBSOCKET_ORIGINS", "*"),
+        ("WEBSOCKET_COMPRESSION", "deflate"),
+        ("WEBSOCKET_COMPRESSION", "deflate-context"),
+        ("WEBSOCKET_COMPRESSION_THRESHOLD", 0),
+        ("WEBSOCKET_MAX_CONNECTIONS", 1),
+        ("WEBSOCKET_MAX_CONNECTIONS_PER_IP", None),
+        ("WEBSOCKET_RATE_LIMIT", None),
+        ("WEBSOCKET_RATE_LIMIT", (1, 0.5)),
         ("GRACEFUL_SHUTDOWN_TIMEOUT", 0),
         ("WEBSOCKET_TIMEOUT", float("inf")),
     ],
@@ -119,9 +142,6 @@ def test_edge_values_are_accepted(key: str, value: object) -> None:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("WEBSOCKET_COMPRESSION", "deflate"),
-        ("WEBSOCKET_MAX_CONNECTIONS", 10),
-        ("WEBSOCKET_RATE_LIMIT", (10, 60)),
         ("ROOM_SLOW_POLICY", "drop_oldest"),
         ("PROXIES_COUNT", 1),
     ],
@@ -146,6 +166,49 @@ def test_origins_are_copied() -> None:
     config = Config({"WEBSOCKET_ORIGINS": origins})
     origins.append("https://b.example")
     assert config.WEBSOCKET_ORIGINS == ("https://a.example",)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("10/1", (10, 1)), ("10, 0.5", (10, 0.5)), (" 3 / 60 ", (3, 60)), ("none", None), ("", None)],
+)
+def test_rate_limit_is_read_from_the_environment(
+    text: str, value: tuple[int, float] | None
+) -> None:
+    """Messages and seconds, with a slash or a comma between them."""
+    config = Config()
+    config.load_env({"TRIOWEB_WEBSOCKET_RATE_LIMIT": text})
+    assert config["WEBSOCKET_RATE_LIMIT"] == value
+
+
+@pytest.mark.parametrize("text", ["10", "10/", "/1", "a/b", "1/2/3", "10/none", "10/-1"])
+def test_bad_rate_limit_of_the_environment_is_told(text: str) -> None:
+    """What can't be read is the same error as a wrong value, with the key and what it can be."""
+    with pytest.raises(ConfigError, match=r"WEBSOCKET_RATE_LIMIT=.* must be \(messages, seconds\)"):
+        Config().load_env({"TRIOWEB_WEBSOCKET_RATE_LIMIT": text})
+
+
+def test_environment_turns_compression_and_caps_on_and_off() -> None:
+    """The same words as in a mapping; none is off."""
+    config = Config()
+    config.load_env(
+        {
+            "TRIOWEB_WEBSOCKET_COMPRESSION": "deflate",
+            "TRIOWEB_WEBSOCKET_COMPRESSION_THRESHOLD": "0",
+            "TRIOWEB_WEBSOCKET_MAX_CONNECTIONS": "1000",
+        }
+    )
+    assert config.WEBSOCKET_COMPRESSION == "deflate"
+    assert config.WEBSOCKET_COMPRESSION_THRESHOLD == 0
+    assert config.WEBSOCKET_MAX_CONNECTIONS == 1000
+    config.load_env(
+        {
+            "TRIOWEB_WEBSOCKET_COMPRESSION": "none",
+            "TRIOWEB_WEBSOCKET_MAX_CONNECTIONS": "none",
+        }
+    )
+    assert config.WEBSOCKET_COMPRESSION is None
+    assert config.WEBSOCKET_MAX_CONNECTIONS is None
 
 
 def test_environment_is_converted() -> None:
@@ -184,6 +247,7 @@ def test_toml_is_read(tmp_path: Path, head: str) -> None:
         head
         + 'WEBSOCKET_MAX_QUEUE = 3\nWEBSOCKET_PING_INTERVAL = "none"\n'
         + 'WEBSOCKET_ORIGINS = ["https://a.example"]\nGREETING = "hi"\n'
+        + "WEBSOCKET_RATE_LIMIT = [10, 0.5]\n"
     )
     config = Config()
     config.load_toml(path)
@@ -191,6 +255,7 @@ def test_toml_is_read(tmp_path: Path, head: str) -> None:
     assert config.WEBSOCKET_PING_INTERVAL is None
     assert config.WEBSOCKET_ORIGINS == ("https://a.example",)
     assert config.GREETING == "hi"
+    assert config.WEBSOCKET_RATE_LIMIT == (10, 0.5)
 
 
 @pytest.mark.parametrize("text", [None, "WEBSOCKET_MAX_QUEUE = ", "WEBSOCKET_MAX_QUEUE = 'x'"])

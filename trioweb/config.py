@@ -10,6 +10,7 @@ other value is an error rather than a setting that silently does nothing.
 
 from __future__ import annotations
 
+import math
 import os
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
@@ -22,6 +23,8 @@ from trioweb.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from trioweb.types import Compression, RateLimit
 
 ENV_PREFIX: Final = "TRIOWEB_"
 
@@ -58,6 +61,26 @@ def _is_size(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
+def _is_count_or_none(value: object) -> bool:
+    return value is None or _is_count(value)
+
+
+def _is_compression(value: object) -> bool:
+    return value is None or (isinstance(value, str) and value in ("deflate", "deflate-context"))
+
+
+def _is_rate_limit(value: object) -> bool:
+    if value is None:
+        return True
+    return (
+        isinstance(value, (list, tuple))
+        and len(value) == 2
+        and _is_count(value[0])
+        and _is_seconds(value[1])
+        and math.isfinite(value[1])
+    )
+
+
 def _is_origins(value: object) -> bool:
     if isinstance(value, str):
         return value in ("same-origin", "*")
@@ -88,6 +111,14 @@ def _parse_optional(text: str) -> object:
     return None if text.lower() in ("", "none", "null") else text
 
 
+def _parse_rate_limit(text: str) -> object:
+    """``10/1`` or ``10,1``: messages and seconds; the text itself if it is neither nor none."""
+    parts = text.replace("/", ",").split(",")
+    if len(parts) == 1:
+        return _parse_optional(text)
+    return [_parse_number(part.strip()) for part in parts]
+
+
 @dataclass(frozen=True, slots=True)
 class Key:
     """One row of the table: what a key is by default and may be."""
@@ -110,6 +141,9 @@ _SECONDS_OR_ZERO = "seconds, a number >= 0"
 _GRACE = "seconds, a number >= 0, or None for ever"
 _BYTES = "a number of bytes, an int >= 0"
 _COUNT = "a count, an int >= 1"
+_COUNT_OR_NONE = "a count, an int >= 1, or None for no limit"
+_COMPRESSION = 'None, "deflate" or "deflate-context"'
+_RATE_LIMIT = "(messages, seconds), an int >= 1 and a number > 0, or None for no limit"
 _ORIGINS = '"same-origin", "*" or a list of origins such as ["https://example.org"]'
 
 KEYS: Final[Mapping[str, Key]] = {
@@ -121,12 +155,12 @@ KEYS: Final[Mapping[str, Key]] = {
     "WEBSOCKET_SEND_QUEUE_BYTES": Key(1_048_576, _is_size, _BYTES),
     "WEBSOCKET_STALL_TIMEOUT": Key(30.0, _is_seconds, _SECONDS),
     "WEBSOCKET_DISCONNECT_GRACE": Key(5.0, _is_seconds_or_zero_or_none, _GRACE),
-    "WEBSOCKET_COMPRESSION": _off(None),
-    "WEBSOCKET_COMPRESSION_THRESHOLD": _off(1024, _parse_number),
+    "WEBSOCKET_COMPRESSION": Key(None, _is_compression, _COMPRESSION, _parse_optional),
+    "WEBSOCKET_COMPRESSION_THRESHOLD": Key(1024, _is_size, _BYTES),
     "WEBSOCKET_ORIGINS": Key("same-origin", _is_origins, _ORIGINS, _parse_origins),
-    "WEBSOCKET_MAX_CONNECTIONS": _off(None),
-    "WEBSOCKET_MAX_CONNECTIONS_PER_IP": _off(None),
-    "WEBSOCKET_RATE_LIMIT": _off(None),
+    "WEBSOCKET_MAX_CONNECTIONS": Key(None, _is_count_or_none, _COUNT_OR_NONE),
+    "WEBSOCKET_MAX_CONNECTIONS_PER_IP": Key(None, _is_count_or_none, _COUNT_OR_NONE),
+    "WEBSOCKET_RATE_LIMIT": Key(None, _is_rate_limit, _RATE_LIMIT, _parse_rate_limit),
     "ROOM_SLOW_POLICY": _off("disconnect"),
     "REQUEST_TIMEOUT": Key(60.0, _is_seconds, _SECONDS),
     "RESPONSE_TIMEOUT": Key(60.0, _is_seconds, _SECONDS),
@@ -203,12 +237,12 @@ class Config(MutableMapping[str, Any]):
     WEBSOCKET_SEND_QUEUE_BYTES: int
     WEBSOCKET_STALL_TIMEOUT: float
     WEBSOCKET_DISCONNECT_GRACE: float | None
-    WEBSOCKET_COMPRESSION: None
+    WEBSOCKET_COMPRESSION: Compression | None
     WEBSOCKET_COMPRESSION_THRESHOLD: int
     WEBSOCKET_ORIGINS: str | Sequence[str]
-    WEBSOCKET_MAX_CONNECTIONS: None
-    WEBSOCKET_MAX_CONNECTIONS_PER_IP: None
-    WEBSOCKET_RATE_LIMIT: None
+    WEBSOCKET_MAX_CONNECTIONS: int | None
+    WEBSOCKET_MAX_CONNECTIONS_PER_IP: int | None
+    WEBSOCKET_RATE_LIMIT: RateLimit | None
     ROOM_SLOW_POLICY: str
     REQUEST_TIMEOUT: float
     RESPONSE_TIMEOUT: float
@@ -230,7 +264,8 @@ class Config(MutableMapping[str, Any]):
         """Takes every ``TRIOWEB_<KEY>`` variable.
 
         Numbers are read as numbers and ``none`` as None; ``TRIOWEB_WEBSOCKET_ORIGINS`` is a comma
-        separated list. The application's own keys stay strings.
+        separated list, ``TRIOWEB_WEBSOCKET_RATE_LIMIT`` messages and seconds as in ``10/1``. The
+        application's own keys stay strings.
 
         Args:
             environ: the variables, those of the process by default.

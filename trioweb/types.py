@@ -15,6 +15,12 @@ Accept: TypeAlias = Literal["auto", "manual"]
 Origins: TypeAlias = str | Sequence[str]
 """``"same-origin"``, ``"*"`` or the origins that may open a WebSocket."""
 
+Compression: TypeAlias = Literal["deflate", "deflate-context"]
+"""permessage-deflate with each message on its own, or with a context from message to message."""
+
+RateLimit: TypeAlias = tuple[int, float]
+"""How many messages may come in how many seconds."""
+
 Handler: TypeAlias = Callable[..., object]
 """A route's handler: its signature is read by the binder, hence the ``...``."""
 

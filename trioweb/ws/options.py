@@ -7,11 +7,16 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from trioweb.config import Config
+    from trioweb.types import Compression, RateLimit
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionOptions:
-    """Limits and deadlines of a connection; seconds and bytes, None is off."""
+    """Limits and deadlines of a connection; seconds and bytes, None is off.
+
+    ``rate_limit`` is messages and the seconds in which they may come; ``stream`` is the route's
+    alone: messages are taken by ``recv_streaming`` only.
+    """
 
     timeout: float
     ping_interval: float | None
@@ -21,6 +26,10 @@ class ConnectionOptions:
     send_queue_bytes: int
     stall_timeout: float
     disconnect_grace: float | None
+    compression: Compression | None
+    compression_threshold: int
+    rate_limit: RateLimit | None
+    stream: bool = False
 
     @classmethod
     def from_config(cls, config: Config, **overrides: object) -> ConnectionOptions:
@@ -34,5 +43,8 @@ class ConnectionOptions:
             send_queue_bytes=config.WEBSOCKET_SEND_QUEUE_BYTES,
             stall_timeout=config.WEBSOCKET_STALL_TIMEOUT,
             disconnect_grace=config.WEBSOCKET_DISCONNECT_GRACE,
+            compression=config.WEBSOCKET_COMPRESSION,
+            compression_threshold=config.WEBSOCKET_COMPRESSION_THRESHOLD,
+            rate_limit=config.WEBSOCKET_RATE_LIMIT,
         )
         return replace(options, **overrides) if overrides else options  # type: ignore[arg-type]
