@@ -17,7 +17,9 @@ PONG: Final = 0xA
 
 FIN: Final = 0x80
 RSV: Final = 0x70
-"""The three reserved bits; 0x40 (RSV1) will mark a compressed message (RFC 7692 §6)."""
+"""The three reserved bits."""
+RSV1: Final = 0x40
+"""Marks the first frame of a compressed message (RFC 7692 §6)."""
 
 MAX_CONTROL_BYTES: Final = 125
 """RFC 6455 §5.5."""
@@ -25,7 +27,8 @@ MAX_CONTROL_BYTES: Final = 125
 OPCODES: Final = frozenset((CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG))
 
 _SHORT_HEADERS: Final = {
-    opcode: tuple(bytes((FIN | opcode, size)) for size in range(126)) for opcode in OPCODES
+    opcode: tuple(bytes((FIN | opcode, size)) for size in range(126))
+    for opcode in (*OPCODES, RSV1 | TEXT, RSV1 | BINARY)
 }
 
 
@@ -56,7 +59,7 @@ def encode_frame(
     """Encode one frame.
 
     Args:
-        opcode: one of this module's constants.
+        opcode: one of this module's constants, with RSV1 for a compressed message.
         payload: bytes, contiguous; a memoryview has to be one of bytes.
         fin: whether the message ends with this frame.
         mask: 4 random bytes for a client's frame, None for a server's.
