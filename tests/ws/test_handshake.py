@@ -159,6 +159,16 @@ def test_more_headers_go_into_the_answer() -> None:
     assert accept_response(KEY, headers={"X-Room": "7"}).headers["x-room"] == "7"
 
 
+def test_agreed_extensions_are_answered() -> None:
+    """One header with what was agreed; none when nothing was (RFC 6455 §9.1)."""
+    agreed = "permessage-deflate; server_no_context_takeover"
+    response = accept_response(KEY, "chat", {"X-Room": "7"}, agreed)
+    assert response.headers.getall("sec-websocket-extensions") == [agreed]
+    assert response.headers["sec-websocket-protocol"] == "chat"
+    assert "sec-websocket-extensions" not in accept_response(KEY).headers
+    assert "sec-websocket-extensions" not in accept_response(KEY, extensions="").headers
+
+
 @pytest.mark.parametrize(
     "name",
     [

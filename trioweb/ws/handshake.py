@@ -138,6 +138,7 @@ def accept_response(
     key: str,
     subprotocol: str | None = None,
     headers: HeaderSource | None = None,
+    extensions: str | None = None,
 ) -> Response:
     """Build the 101 that ends the handshake.
 
@@ -145,6 +146,7 @@ def accept_response(
         key: what ``check_request`` returned.
         subprotocol: the chosen one; None leaves the header out.
         headers: more of them, Set-Cookie for one.
+        extensions: what was agreed; None, or nothing agreed, leaves the header out.
 
     Raises:
         ValueError: a header belongs to the handshake itself.
@@ -159,6 +161,8 @@ def accept_response(
     ]
     if subprotocol is not None:
         pairs.append(("Sec-WebSocket-Protocol", subprotocol))
+    if extensions:
+        pairs.append(("Sec-WebSocket-Extensions", extensions))
     for name, value in Headers(headers).multi_items():
         lower = name.lower()
         if lower in _OURS or lower.startswith("sec-websocket-"):
