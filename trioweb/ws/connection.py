@@ -1,11 +1,9 @@
-"""One WebSocket connection: its state, its receive task and its closing order.
+"""One WebSocket connection: its state, its messages, and how its end is decided.
 
-Theory of operation. Three tasks serve a connection. ``receive_loop`` (here) is the only reader of
-the stream and owns its end: it reads until the peer's Close, the end of the stream or our own
-decision to stop, then half-closes, drains and closes. ``Outbox.send_loop`` is the only writer
-while something waits to be written. ``Heartbeat.loop`` minds the deadlines. The first two run
-under shields of their own, which the first cancels when it ends; so the end of the receive task is
-the end of the connection, whatever the handler does.
+Theory of operation. Three tasks serve a connection. ``Receiver.loop`` is the only reader of the
+stream and owns its end. ``Outbox.send_loop`` is the only writer while something waits to be
+written. ``Heartbeat.loop`` minds the deadlines. The first two run under shields of their own,
+which the first cancels when it ends; so the end of the receive task is the end of the connection.
 
 ``close_info`` is set once, when the peer's Close is found or the stream is exhausted, before any
 reader wakes. Readers then take what is still in the inbox, which needs the stream no more.
@@ -22,22 +20,17 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from trioweb.errors import (
-    MessageTooBig,
-    NotAccepted,
-    SendFailed,
-    WebsocketClosed,
-    WebSocketException,
-)
+from trioweb.errors import NotAccepted, SendFailed, WebsocketClosed, WebSocketException
 from trioweb.http.response import encode_head
-from trioweb.net.linger import LINGER_SECONDS, linger
 from trioweb.ws.budget import Budget
-from trioweb.ws.close import ABNORMAL, CloseInfo
-from trioweb.ws.encoding import PONG, encode_close, encode_frame
-from trioweb.ws.frames import Decoder, Ping, Pong
+from trioweb.ws.close import ABNORMAL, CloseCode, CloseInfo
+from trioweb.ws.encoding import encode_close
+from trioweb.ws.frames import Decoder
 from trioweb.ws.heartbeat import Heartbeat
 from trioweb.ws.inbox import Inbox
 from trioweb.ws.outbox import Outbox
+from trioweb.ws.rate import RateLimit
+from trioweb.ws.receiver import Receiver
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,15 +40,6 @@ if TYPE_CHECKING:
     from trioweb.ws.options import ConnectionOptions
 
 logger = logging.getLogger("trioweb")
-
-# One read: enough to fetch what a small socket buffer holds, small enough to parse in one go.
-READ_SIZE = 65536
-# Before the 101 a client has nothing to say; what it says all the same waits, up to one read.
-EARLY_SIZE = READ_SIZE
-# How long the answers to messages that came before a failure may take until we close.
-FAILURE_PATIENCE = 1.0
-# What a cancelled ``serve`` grants for the frame in progress and Close.
-HURRY_SECONDS = 1.0
 
 
 class State(enum.Enum):
@@ -99,14 +83,17 @@ class Connection:
             self.heartbeat.backlog_began,
         )
         self._decoder = Decoder(options.max_size)
-        self.inbox = Inbox(self._decoder, options.max_queue, options.max_size, self._wake_receiver)
+        rate = options.rate_limit
+        self.receiver = Receiver(
+            self, self._decoder, rate and RateLimit(*rate, trio.current_time())
+        )
+        self.inbox = Inbox(self._decoder, options.max_queue, options.max_size, self.receiver.wake)
         self.accepted = False
         self.client_left = False
         self.denial: Response | None = None
         self.close_info: CloseInfo | None = None
         self.failure: WebSocketException | None = None
         self.stream_closed = trio.Event()
-        self.bytes_received = 0
         self.messages_sent = 0
         self.open_deadline = trio.current_time() + options.timeout
         self.has_timed_out = False
@@ -116,12 +103,6 @@ class Connection:
         self._budget = Budget.of_this_run()
         self._sent_close: tuple[int, str] | None = None
         self._is_lost = False
-        self._handed_back = False
-        self._is_hurried = False
-        self._early = bytearray()
-        self._parked: trio.lowlevel.Task | None = None
-        self._receive_scope = trio.CancelScope(shield=True)
-        self._reading_scope = trio.CancelScope()
         self._send_scope = trio.CancelScope(shield=True)
 
     # State
@@ -135,11 +116,6 @@ class Connection:
             and self.close_info is None
             and not self._is_lost
         )
-
-    @property
-    def is_reading(self) -> bool:
-        """Whether the receive task still reads messages."""
-        return self.close_info is None and not self._reading_scope.cancel_called
 
     @property
     def client_state(self) -> State:
@@ -230,14 +206,14 @@ class Connection:
         if message is not None:
             self._taken()
         elif self._decoder.failure is not None:
-            self._fail_decoding()
+            self.fail_decoding()
         return message
 
     def _taken(self) -> None:
         if self.grace_deadline < math.inf:
             self._start_grace()
-        if self._is_lost and self.is_reading:
-            self._receive_scope.deadline = trio.current_time() + self.options.timeout
+        if self._is_lost and self.receiver.is_reading:
+            self.receiver.end_within(self.options.timeout)
 
     async def flush(self) -> None:
         """Wait until what is queued is with the operating system."""
@@ -249,93 +225,10 @@ class Connection:
         if marker.is_dropped or outbox.is_broken:
             raise self._send_error()
 
-    # The receive task
-
-    async def receive_loop(self) -> None:
-        """Read to the end and close the stream; the body of the receive task."""
-        try:
-            with self._receive_scope:
-                with self._reading_scope:
-                    await self._read()
-                if not self._handed_back:
-                    await self._finish_closing()
-        finally:
-            self._send_scope.cancel()
-            if not self._handed_back:
-                with trio.CancelScope(shield=True, deadline=trio.current_time() + HURRY_SECONDS):
-                    await self.stream.aclose()
-            self._stream_has_ended()
-
-    async def _read(self) -> None:
-        stream, budget = self.stream, self._budget
-        while True:
-            try:
-                data = await stream.receive_some(READ_SIZE)
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                data = b""
-            if not data:
-                self._exhausted()
-                return
-            self._received(data)
-            if self._decoder.failure is not None:
-                await self._answer_failure()
-                return
-            if self.close_info is not None:
-                return
-            while self.inbox.is_full or len(self._early) >= EARLY_SIZE:
-                await self._wait_for_room()
-            if budget.is_spent(len(data)):
-                await trio.lowlevel.checkpoint()
-
-    async def _answer_failure(self) -> None:
-        """What lies before the failure on the wire comes first, as if it had come alone.
-
-        A handler that is done with it asks for more, which fails the connection (``take``); so
-        does, after a while, one that does not ask.
-        """
-        if not self.inbox.has_reader:
-            await trio.sleep(FAILURE_PATIENCE)
-        self._fail_decoding()
-
-    def _received(self, data: bytes) -> None:
-        self.heartbeat.received_at = trio.current_time()
-        self.bytes_received += len(data)
-        if not self.accepted:
-            self._early += data
-            return
-        for control in self._decoder.feed(data):
-            if isinstance(control, Ping):
-                self.outbox.put_pong(encode_frame(PONG, control.data))
-            elif isinstance(control, Pong):
-                self.heartbeat.pong(control.data)
-            else:
-                self._found_close(control.code, control.reason)
-        self.inbox.deliver()
-
-    async def _wait_for_room(self) -> None:
-        self._parked = trio.lowlevel.current_task()
-        self.inbox.is_paused = self.inbox.is_full
-        self.heartbeat.paused_at = trio.current_time()
-        self.heartbeat.rearm()
-
-        def abort(_: object) -> trio.lowlevel.Abort:
-            self._parked = None
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        await trio.lowlevel.wait_task_rescheduled(abort)
-
-    def _wake_receiver(self) -> None:
-        if self._parked is not None:
-            # While we did not read, nothing could prove that the peer lives. Here and not where the
-            # task resumes, since the heartbeat may run before it.
-            self.heartbeat.received_at = trio.current_time()
-            self.heartbeat.paused_at = math.inf
-            task, self._parked = self._parked, None
-            trio.lowlevel.reschedule(task)
-
     # The end
 
-    def _found_close(self, code: int, reason: str) -> None:
+    def found_close(self, code: int, reason: str) -> None:
+        """The peer's Close has come: answer ours with it, or its with ours."""
         if self.close_info is not None:
             return
         if self._sent_close is not None:
@@ -346,7 +239,7 @@ class Connection:
             self.outbox.put_close(encode_close(code), self.closed_error, drop=True)
         self._ended()
 
-    def _exhausted(self) -> None:
+    def exhausted(self) -> None:
         """The stream has given all that it had, and there was no Close."""
         if not self.accepted:
             self.client_left = True
@@ -392,20 +285,10 @@ class Connection:
         self.outbox.fail(self._send_error)
         self._start_grace()
         # The next read finds the end, but not while the inbox is full for ever.
-        self._receive_scope.deadline = trio.current_time() + self.options.timeout
+        self.receiver.end_within(self.options.timeout)
 
-    async def _finish_closing(self) -> None:
-        if not self.accepted or self.outbox.is_broken:
-            return
-        # Under the deadline that Close has set (begin_close), or that of the peer's Close.
-        if self._receive_scope.deadline == math.inf:
-            self._receive_scope.deadline = trio.current_time() + self.options.timeout
-        await self.outbox.close_written.wait()
-        if self.outbox.is_broken:
-            return
-        await linger(self.stream, 0 if self._is_hurried else LINGER_SECONDS)
-
-    def _stream_has_ended(self) -> None:
+    def stream_has_ended(self) -> None:
+        """The stream is closed."""
         if self.accepted and self.close_info is None:
             self._lose()
         elif self.accepted and self.failure is not None:
@@ -426,7 +309,7 @@ class Connection:
         if not self.open:
             return
         self._sent_close = (code, reason)
-        self._receive_scope.deadline = trio.current_time() + self.options.timeout
+        self.receiver.end_within(self.options.timeout)
         self.inbox.seal()
         self.outbox.put_close(encode_close(code, reason), self.closed_error, drop=drop)
 
@@ -434,50 +317,57 @@ class Connection:
         """Close because of what the peer did; nothing that comes later is looked at."""
         if not self.open:
             return
+        self._log_failure(failure)
         self.failure = failure
         self.begin_close(failure.code, failure.reason, drop=True)
         # The peer's Close can't be found any more, so this is how it ended.
         self.close_info = CloseInfo(failure.code, failure.reason, "us", False)
         self._release()
-        self._stop_reading()
+        self.receiver.stop_reading()
 
     def handler_has_ended(self) -> None:
         """Nobody will receive any more: wait for nothing on a reader's behalf."""
         self.inbox.seal()
         if self._is_lost:
-            self._stop_reading()
+            self.receiver.stop_reading()
 
-    def _fail_decoding(self) -> None:
+    def fail_decoding(self) -> None:
+        """The wire can't be read on: close for what the decoder found."""
         # Sealing takes what came before; if that proves invalid, it is the failure.
         self.inbox.seal()
         failure = self._decoder.failure
         assert failure is not None
         if self._sent_close is not None:
             # We were closing anyway, and can't find the peer's Close any more.
-            self._stop_reading()
+            self.receiver.stop_reading()
             return
-        if isinstance(failure, MessageTooBig):
-            logger.info("%s: %s from %s", self.name, failure.reason, self.stream.peer)
         self.fail(failure)
 
     def lose(self, failure: WebSocketException) -> None:
         """The peer is gone for all we know: say why, and wait for nothing."""
+        if self.open:
+            self._log_failure(failure)
         self.failure = failure
         self.begin_close(failure.code, failure.reason, drop=True)
-        self._receive_scope.cancel()
+        self.receiver.give_up()
+
+    def rate_exceeded(self, limit: RateLimit) -> None:
+        """The peer has sent more messages than it may."""
+        reason = f"more than {limit.count} messages in {limit.seconds:g} s"
+        self.fail(WebSocketException(CloseCode.POLICY_VIOLATION, reason))
+
+    def _log_failure(self, failure: WebSocketException) -> None:
+        logger.info("%s: closed %s with %s", self.name, self.stream.peer, failure)
 
     def hurry(self) -> None:
         """``serve`` is being cancelled: Close 1001 after the frame in progress, nothing else."""
-        if self._is_hurried:
+        if self.receiver.is_hurried:
             return
-        self._is_hurried = True
         if self.open:
             self.begin_close(1001, "server is shutting down", drop=True)
         else:
             self.outbox.drop_queue()
-        deadline = trio.current_time() + HURRY_SECONDS
-        self._receive_scope.deadline = min(self._receive_scope.deadline, deadline)
-        self._stop_reading()
+        self.receiver.hurry()
 
     def drain(self) -> None:
         """The server is shutting down: close with 1001, in good order."""
@@ -487,30 +377,13 @@ class Connection:
             self.is_draining = True
             self.cancel_handler("the server is shutting down")
 
-    def _stop_reading(self) -> None:
-        self._reading_scope.cancel()
-
     # Before accept
-
-    def received_early(self, data: bytes) -> None:
-        """Bytes that came with the request: frames of a client that did not wait for the 101."""
-        self._early += data
-        self.bytes_received += len(data)
 
     def accept(self, response: Response) -> None:
         """Write the 101 and become a WebSocket; never waits."""
         self.accepted = True
         self.outbox.put(encode_head(response))
-        if self._early:
-            early, self._early = bytes(self._early), bytearray()
-            self.bytes_received -= len(early)
-            self._received(early)
-            if self._decoder.failure is not None:
-                self._fail_decoding()
-            elif self.close_info is not None:
-                self._stop_reading()
-        if self._parked is not None:
-            self._wake_receiver()
+        self.receiver.start()
         self.heartbeat.received_at = trio.current_time()
         self.heartbeat.rearm()
 
@@ -520,12 +393,7 @@ class Connection:
         self.open_deadline = math.inf
         self.cancel_handler(f"not accepted within {self.options.timeout:g} s")
 
-    def hand_back(self) -> None:
-        """Leave the stream to the caller, who answers the handshake with something else."""
-        self._handed_back = True
-        self._receive_scope.cancel()
-
-    # The tasks' bodies and their helpers
+    # The send task
 
     async def send_loop(self) -> None:
         """The body of the send task."""
@@ -534,8 +402,12 @@ class Connection:
                 await self.outbox.send_loop()
         except BaseException:
             # Nobody writes any more: a shielded reader must not wait for what will not come.
-            self._receive_scope.cancel()
+            self.receiver.give_up()
             raise
+
+    def stop_sending(self) -> None:
+        """End the send task."""
+        self._send_scope.cancel()
 
     def warn_of_full_inbox(self) -> None:
         """Say once that the handler does not read."""

@@ -204,19 +204,19 @@ class _WebsocketSession:
         connection = self.connection
         self.websocket = Websocket(connection, self.request, accept, self._auto_accept)
         if trailing:
-            connection.received_early(trailing)
+            connection.receiver.received_early(trailing)
         self.request.on_shutdown.add(connection.drain)
         returned: Response | None = None
         try:
             async with trio.open_nursery() as self._tasks:
-                self._tasks.start_soon(connection.receive_loop)
+                self._tasks.start_soon(connection.receiver.loop)
                 self._tasks.start_soon(connection.heartbeat.loop)
                 try:
                     returned = await self._run_handler(body, failed)
                     if connection.accepted:
                         await connection.stream_closed.wait()
                     elif not connection.client_left:
-                        connection.hand_back()
+                        connection.receiver.hand_back()
                 finally:
                     self._tasks.cancel_scope.cancel(reason="the connection has ended")
         finally:
@@ -393,7 +393,7 @@ class _WebsocketSession:
             info.by,
             seconds,
             connection.inbox.messages_received,
-            connection.bytes_received,
+            connection.receiver.bytes_received,
             connection.messages_sent,
             connection.outbox.bytes_sent,
             extra={
@@ -403,7 +403,7 @@ class _WebsocketSession:
                 "by": info.by,
                 "seconds": seconds,
                 "messages_received": connection.inbox.messages_received,
-                "bytes_received": connection.bytes_received,
+                "bytes_received": connection.receiver.bytes_received,
                 "messages_sent": connection.messages_sent,
                 "bytes_sent": connection.outbox.bytes_sent,
             },

@@ -1,0 +1,226 @@
+"""The receive task: the only reader of a connection's stream, and the owner of its end.
+
+Theory of operation. It reads until the peer's Close, the end of the stream or our own decision to
+stop, then half-closes, drains and closes, all under one shield whose deadline is the closing
+handshake's. So the end of this task is the end of the connection, whatever the handler does.
+
+Source: RFC 6455 §7.1.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import trio
+
+from trioweb.net.linger import LINGER_SECONDS, linger
+from trioweb.ws.budget import Budget
+from trioweb.ws.encoding import PONG, encode_frame
+from trioweb.ws.frames import Ping, Pong
+
+if TYPE_CHECKING:
+    from trioweb.ws.connection import Connection
+    from trioweb.ws.frames import Decoder
+    from trioweb.ws.rate import RateLimit
+
+# One read: enough to fetch what a small socket buffer holds, small enough to parse in one go.
+READ_SIZE = 65536
+# Before the 101 a client has nothing to say; what it says all the same waits, up to one read.
+EARLY_SIZE = READ_SIZE
+# How long the answers to messages that came before a failure may take until we close.
+FAILURE_PATIENCE = 1.0
+# What a cancelled ``serve`` grants for the frame in progress and Close.
+HURRY_SECONDS = 1.0
+
+
+class Receiver:
+    """Reads one connection's stream to its end, and closes it; ``loop`` is the task's body.
+
+    Args:
+        connection: told of Close frames, of failures and of the end.
+        decoder: fed with what comes.
+        rate_limit: of the messages that come; None: any number.
+    """
+
+    def __init__(
+        self, connection: Connection, decoder: Decoder, rate_limit: RateLimit | None
+    ) -> None:
+        self._connection = connection
+        self._stream = connection.stream
+        self._decoder = decoder
+        self._rate_limit = rate_limit
+        self._budget = Budget.of_this_run()
+        self._early = bytearray()
+        self._parked: trio.lowlevel.Task | None = None
+        self._parked_at = 0.0
+        self._is_handed_back = False
+        self._scope = trio.CancelScope(shield=True)
+        self._reading_scope = trio.CancelScope()
+        self.bytes_received = 0
+        self.is_hurried = False
+
+    @property
+    def is_reading(self) -> bool:
+        """Whether messages are still read."""
+        return self._connection.close_info is None and not self._reading_scope.cancel_called
+
+    async def loop(self) -> None:
+        """Read to the end and close the stream."""
+        connection = self._connection
+        try:
+            with self._scope:
+                with self._reading_scope:
+                    await self._read()
+                if not self._is_handed_back:
+                    await self._finish_closing()
+        finally:
+            connection.stop_sending()
+            if not self._is_handed_back:
+                with trio.CancelScope(shield=True, deadline=trio.current_time() + HURRY_SECONDS):
+                    await self._stream.aclose()
+            connection.stream_has_ended()
+
+    async def _read(self) -> None:
+        stream, budget, connection = self._stream, self._budget, self._connection
+        while True:
+            try:
+                data = await stream.receive_some(READ_SIZE)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                data = b""
+            if not data:
+                connection.exhausted()
+                return
+            self._received(data)
+            if self._decoder.failure is not None:
+                await self._answer_failure()
+                return
+            if connection.close_info is not None:
+                return
+            while connection.inbox.is_full or len(self._early) >= EARLY_SIZE:
+                await self._wait_for_room()
+            if budget.is_spent(len(data)):
+                await trio.lowlevel.checkpoint()
+
+    async def _answer_failure(self) -> None:
+        """What lies before the failure on the wire comes first, as if it had come alone.
+
+        A handler that is done with it asks for more, which fails the connection
+        (``Connection.take``); so does, after a while, one that does not ask.
+        """
+        if not self._connection.inbox.has_reader:
+            await trio.sleep(FAILURE_PATIENCE)
+        self._connection.fail_decoding()
+
+    def _received(self, data: bytes) -> None:
+        connection, decoder = self._connection, self._decoder
+        connection.heartbeat.received_at = trio.current_time()
+        self.bytes_received += len(data)
+        if not connection.accepted:
+            self._early += data
+            return
+        waiting = decoder.waiting
+        for control in decoder.feed(data):
+            if isinstance(control, Ping):
+                connection.outbox.put_pong(encode_frame(PONG, control.data))
+            elif isinstance(control, Pong):
+                connection.heartbeat.pong(control.data)
+            else:
+                connection.found_close(control.code, control.reason)
+        if self._rate_limit is not None:
+            self._apply_rate_limit(self._rate_limit, decoder.waiting - waiting)
+        connection.inbox.deliver()
+
+    def _apply_rate_limit(self, limit: RateLimit, messages: int) -> None:
+        excess = limit.excess(messages, trio.current_time())
+        if excess:
+            self._decoder.drop_last(excess)
+            self._connection.rate_exceeded(limit)
+
+    # Waiting for room
+
+    async def _wait_for_room(self) -> None:
+        connection = self._connection
+        self._parked = trio.lowlevel.current_task()
+        self._parked_at = trio.current_time()
+        connection.inbox.is_paused = connection.inbox.is_full
+        connection.heartbeat.paused_at = self._parked_at
+        connection.heartbeat.rearm()
+
+        def abort(_: object) -> trio.lowlevel.Abort:
+            self._parked = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abort)
+
+    def wake(self) -> None:
+        """There may be room again."""
+        if self._parked is None:
+            return
+        now = trio.current_time()
+        # While we did not read, nothing could prove that the peer lives. Here and not where the
+        # task resumes, since the heartbeat may run before it.
+        heartbeat = self._connection.heartbeat
+        heartbeat.received_at = now
+        heartbeat.paused_at = math.inf
+        if self._rate_limit is not None:
+            self._rate_limit.forgive(now - self._parked_at)
+        task, self._parked = self._parked, None
+        trio.lowlevel.reschedule(task)
+
+    # Before accept
+
+    def received_early(self, data: bytes) -> None:
+        """Bytes that came with the request: frames of a client that did not wait for the 101."""
+        self._early += data
+        self.bytes_received += len(data)
+
+    def start(self) -> None:
+        """The connection was accepted: look at what came early."""
+        connection = self._connection
+        if self._early:
+            early, self._early = bytes(self._early), bytearray()
+            self.bytes_received -= len(early)
+            self._received(early)
+            if self._decoder.failure is not None:
+                connection.fail_decoding()
+            elif connection.close_info is not None:
+                self.stop_reading()
+        self.wake()
+
+    def hand_back(self) -> None:
+        """Leave the stream to the caller, who answers the handshake with something else."""
+        self._is_handed_back = True
+        self._scope.cancel()
+
+    # The end
+
+    def stop_reading(self) -> None:
+        """Look at nothing that still comes, and go on to close."""
+        self._reading_scope.cancel()
+
+    def end_within(self, seconds: float) -> None:
+        """Be done with everything, the stream closed, within so many seconds from now."""
+        self._scope.deadline = trio.current_time() + seconds
+
+    def hurry(self) -> None:
+        """Stop reading, and wait for little more than the write in progress."""
+        self.is_hurried = True
+        self._scope.deadline = min(self._scope.deadline, trio.current_time() + HURRY_SECONDS)
+        self.stop_reading()
+
+    def give_up(self) -> None:
+        """Close the stream now: there is nobody to wait for."""
+        self._scope.cancel()
+
+    async def _finish_closing(self) -> None:
+        connection = self._connection
+        if not connection.accepted or connection.outbox.is_broken:
+            return
+        # Under the deadline that our Close has set (end_within), or from the peer's Close on.
+        if self._scope.deadline == math.inf:
+            self.end_within(connection.options.timeout)
+        await connection.outbox.close_written.wait()
+        if connection.outbox.is_broken:
+            return
+        await linger(self._stream, 0 if self.is_hurried else LINGER_SECONDS)
