@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from trioweb.routing.binder import Injectables
-    from trioweb.types import Accept, Handler, Origins, Unset
+    from trioweb.types import Accept, Compression, Handler, Origins, RateLimit, Unset
 
 H = TypeVar("H", bound="Handler")
 
@@ -57,6 +57,9 @@ class Registration(Shortcuts):
         ping_interval: float | Unset | None = UNSET,
         disconnect_grace: float | Unset | None = UNSET,
         origins: Origins | Unset = UNSET,
+        compression: Compression | Unset | None = UNSET,
+        rate_limit: RateLimit | Unset | None = UNSET,
+        stream: bool = False,
     ) -> Callable[[H], H]:
         """Register a WebSocket handler; returns it unchanged.
 
@@ -78,6 +81,9 @@ class Registration(Shortcuts):
             ping_interval: overrides WEBSOCKET_PING_INTERVAL, seconds; None: no pings.
             disconnect_grace: overrides WEBSOCKET_DISCONNECT_GRACE, seconds; None: for ever.
             origins: overrides WEBSOCKET_ORIGINS.
+            compression: overrides WEBSOCKET_COMPRESSION: "deflate", "deflate-context" or None.
+            rate_limit: overrides WEBSOCKET_RATE_LIMIT, (messages, seconds); None: no limit.
+            stream: messages are taken by ``recv_streaming`` alone, piece by piece.
 
         Raises:
             RouteError: at once, when the path, the name or the signature can't be.
@@ -102,7 +108,10 @@ class Registration(Shortcuts):
                     max_queue=max_queue,
                     ping_interval=ping_interval,
                     disconnect_grace=disconnect_grace,
+                    compression=compression,
+                    rate_limit=rate_limit,
                 ),
+                stream=stream,
                 apply=apply,
                 version=version,
                 version_prefix=version_prefix,
@@ -134,6 +143,9 @@ class Registration(Shortcuts):
         ping_interval: float | Unset | None = UNSET,
         disconnect_grace: float | Unset | None = UNSET,
         origins: Origins | Unset = UNSET,
+        compression: Compression | Unset | None = UNSET,
+        rate_limit: RateLimit | Unset | None = UNSET,
+        stream: bool = False,
     ) -> None:
         """Register a WebSocket handler; the arguments are those of ``websocket``."""
         self.websocket(
@@ -154,6 +166,9 @@ class Registration(Shortcuts):
             ping_interval=ping_interval,
             disconnect_grace=disconnect_grace,
             origins=origins,
+            compression=compression,
+            rate_limit=rate_limit,
+            stream=stream,
         )(handler)
 
     def route(
@@ -257,8 +272,12 @@ class Registration(Shortcuts):
         if route.apply is False:
             return
         route.finish()
-        for option, value in {**route.overrides, **given(origins=route.origins)}.items():
-            check_value(f"WEBSOCKET_{option.upper()}", value)
+        route.overrides = {
+            option: check_value(f"WEBSOCKET_{option.upper()}", value)
+            for option, value in route.overrides.items()
+        }
+        if route.origins is not UNSET:
+            route.origins = check_value("WEBSOCKET_ORIGINS", route.origins)  # type: ignore[assignment]
         try:
             self._bind(route)
         except UnresolvedAnnotation:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from trioweb.routing.binder import Binding
-    from trioweb.types import Accept, Handler, Origins, Unset
+    from trioweb.types import Accept, Compression, Handler, Origins, RateLimit, Unset
 
 H = TypeVar("H", bound="Handler")
 
@@ -44,6 +44,7 @@ class Route:
         subprotocol_required: refuse a client that offers none of them with 400.
         origins: overrides ``WEBSOCKET_ORIGINS``.
         overrides: of the config's WebSocket keys, by the names that ``ConnectionOptions`` has.
+        stream: whether a WebSocket's messages are taken by ``recv_streaming`` alone.
         apply: decorators around the handler, the first outermost; False: don't register.
         version: written before the path, as ``version_prefix`` and the version.
         version_prefix: "/v" makes "/v1".
@@ -63,6 +64,7 @@ class Route:
     subprotocol_required: bool = False
     origins: Origins | Unset = UNSET
     overrides: Mapping[str, object] = field(default_factory=dict)
+    stream: bool = False
     apply: Sequence[Callable[[Handler], Handler]] | bool | None = None
     version: int | float | str | None = None
     version_prefix: str = "/v"
@@ -88,6 +90,10 @@ class Route:
         if self.accept not in (None, "auto", "manual"):
             raise RouteError(
                 f'route {self.path!r}: accept must be "auto" or "manual", not {self.accept!r}'
+            )
+        if not isinstance(self.stream, bool):
+            raise RouteError(
+                f"route {self.path!r}: stream must be True or False, not {self.stream!r}"
             )
         if self.subprotocol_required and not self.subprotocols:
             raise RouteError(f"route {self.path!r}: subprotocol_required needs subprotocols")
@@ -252,6 +258,9 @@ def websocket(
     ping_interval: float | Unset | None = UNSET,
     disconnect_grace: float | Unset | None = UNSET,
     origins: Origins | Unset = UNSET,
+    compression: Compression | Unset | None = UNSET,
+    rate_limit: RateLimit | Unset | None = UNSET,
+    stream: bool = False,
 ) -> Callable[[H], H]:
     """Make a function a WebSocket route for ``TrioWeb(routes=[...])`` and ``Include``.
 
@@ -277,7 +286,10 @@ def websocket(
                 max_queue=max_queue,
                 ping_interval=ping_interval,
                 disconnect_grace=disconnect_grace,
+                compression=compression,
+                rate_limit=rate_limit,
             ),
+            stream=stream,
             apply=apply,
             version=version,
             version_prefix=version_prefix,
