@@ -11,8 +11,9 @@ import os
 import timeit
 from typing import TYPE_CHECKING
 
-from trioweb.ws.frames import BINARY, Decoder, encode_frame
+from trioweb.ws.frames import BINARY, encode_frame
 from trioweb.ws.mask import apply_mask, xor_mask
+from trioweb.ws.messages import Decoder
 
 if TYPE_CHECKING:
     from collections.abc import Callable

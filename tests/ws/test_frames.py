@@ -13,12 +13,12 @@ from trioweb.ws.frames import (
     PONG,
     TEXT,
     Close,
-    Decoder,
     Ping,
     Pong,
     encode_close,
     encode_frame,
 )
+from trioweb.ws.messages import Decoder
 
 MASK = b"\x12\x00\xfe\x7f"
 MEGABYTE = 1 << 20

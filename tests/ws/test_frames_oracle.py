@@ -19,12 +19,12 @@ from trioweb.ws.frames import (
     TEXT,
     Close,
     Control,
-    Decoder,
     Ping,
     Pong,
     encode_close,
     encode_frame,
 )
+from trioweb.ws.messages import Decoder
 
 HUGE = 1 << 70  # so that the limit, which wsproto does not have, plays no part
 

@@ -25,9 +25,9 @@ from trioweb.http.response import encode_head
 from trioweb.ws.budget import Budget
 from trioweb.ws.close import ABNORMAL, CloseCode, CloseInfo
 from trioweb.ws.encoding import encode_close
-from trioweb.ws.frames import Decoder
 from trioweb.ws.heartbeat import Heartbeat
 from trioweb.ws.inbox import Inbox
+from trioweb.ws.messages import Decoder
 from trioweb.ws.outbox import Outbox
 from trioweb.ws.rate import RateLimit
 from trioweb.ws.receiver import Receiver

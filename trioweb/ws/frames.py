@@ -1,18 +1,18 @@
-"""The codec of RFC 6455: bytes to messages and control frames, and back. Sans-I/O.
+"""Reads the frames of RFC 6455: bytes to control frames and pieces of messages. Sans-I/O.
 
 Theory of operation. Reading has two levels, because control frames must never wait for the
 application while messages may have to:
 
-* ``feed`` walks over all that one read brought. It applies every rule that a header alone can
-  break (reserved bits, opcodes, order of fragments, masking, lengths, the size limit), returns the
-  control frames, and stores the data frames as *pieces*, still masked.
-* ``next_message`` unmasks and validates pieces until a message is whole.
+* ``Scanner.feed`` (here) walks over all that one read brought. It applies every rule that a header
+  alone can break (reserved bits, opcodes, order of fragments, masking, lengths, the size limit),
+  returns the control frames, and stores the data frames as *pieces*, still masked.
+* ``Decoder`` (``messages.py``) unmasks and validates pieces, and makes messages of them.
 
 A piece is ``(kind, mask, payload)``. Its kind is the first byte of a frame: an opcode, and FIN
-when the message ends with it. What has come of an unfinished frame gathers in ``_incoming``; when
-``next_message`` has nothing better to do it takes that as if it were a fragment, and what follows
-is a CONTINUATION with the mask rotated. So work and memory are linear in the bytes, however they
-were split, and text is validated as it comes.
+when the message ends with it. What has come of an unfinished frame gathers in ``_incoming``; a
+reader that has nothing better to do takes that as if it were a fragment, and what follows is a
+CONTINUATION with the mask rotated. So work and memory are linear in the bytes, however they were
+split, and text is validated as it comes.
 
 Errors never raise: ``failure`` is set, what lies behind it on the wire is not parsed, and the
 complete messages before it can still be taken.
@@ -20,9 +20,7 @@ complete messages before it can still be taken.
 
 from __future__ import annotations
 
-import codecs
 from collections import deque
-from io import StringIO
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from trioweb.errors import InvalidMessage, MessageTooBig, ProtocolError, WebSocketException
@@ -42,7 +40,7 @@ from trioweb.ws.encoding import (
     encode_frame,
     encode_header,
 )
-from trioweb.ws.mask import apply_mask, rotate_mask
+from trioweb.ws.mask import apply_mask
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,9 +54,9 @@ __all__ = [
     "TEXT",
     "Close",
     "Control",
-    "Decoder",
     "Ping",
     "Pong",
+    "Scanner",
     "encode_close",
     "encode_frame",
     "encode_header",
@@ -70,9 +68,8 @@ MIN_FRAGMENT_COST: Final = 64
 A flood of empty fragments costs us work for each frame; so it ends by the one limit that there is.
 """
 
-_WHOLE: Final = frozenset((FIN | TEXT, FIN | BINARY))
-_WHOLE_BINARY: Final = FIN | BINARY
-_utf8_decoder = codecs.getincrementaldecoder("utf-8")
+WHOLE: Final = frozenset((FIN | TEXT, FIN | BINARY))
+"""The kinds of a piece that is a message of its own."""
 
 
 class Ping(NamedTuple):
@@ -97,8 +94,8 @@ class Close(NamedTuple):
 Control = Ping | Pong | Close
 
 
-class Decoder:
-    """Turns a peer's bytes into messages and control frames.
+class Scanner:
+    """Turns a peer's bytes into control frames and pieces of messages.
 
     Args:
         max_size: bytes of one message; each frame of a fragmented message counts as 64 at least.
@@ -106,31 +103,28 @@ class Decoder:
 
     Attributes:
         failure: why the wire can't be read on, once that is found. Take all messages first:
-            a message that lies before the failure may itself turn out to be invalid text, and
-            that, being first on the wire, is then the failure.
+            a message that lies before the failure may itself turn out to be invalid, and that,
+            being first on the wire, is then the failure.
         has_close: a Close frame has come; everything behind it is ignored.
         buffered: payload bytes held, of messages that have not been taken.
     """
 
     __slots__ = (
-        "_binary",
         "_complete",
         "_cost",
         "_deaf",
         "_fragmented",
         "_head",
-        "_held",
         "_incoming",
         "_incoming_fin",
         "_incoming_kind",
         "_incoming_mask",
+        "_is_discarding",
         "_mask_bit",
         "_need",
         "_pieces",
         "_rest",
         "_small",
-        "_text",
-        "_utf8",
         "buffered",
         "failure",
         "has_close",
@@ -149,19 +143,16 @@ class Decoder:
         self._rest = b""  # an incomplete header or control frame, 131 bytes at most
         self._fragmented = False  # the next data frame has to be a CONTINUATION
         self._cost = 0  # what the fragmented message has used of max_size
-        # The data frame that is coming in, less what next_message has taken of it.
+        self._is_discarding = False
+        # The data frame that is coming in, less what a reader has taken of it.
         self._need = 0  # payload bytes that are still to come
         self._incoming: bytes | bytearray = b""
         self._incoming_kind = CONTINUATION
         self._incoming_mask = b""
         self._incoming_fin = 0
-        # What has come, and the message that next_message has begun to put together.
+        # What has come and was not read.
         self._pieces: deque[tuple[int, bytes, bytes | bytearray]] = deque()
         self._complete = 0  # how many pieces end a message
-        self._held = 0
-        self._binary: bytearray | None = None
-        self._text: StringIO | None = None
-        self._utf8 = _utf8_decoder()
 
     @property
     def waiting(self) -> int:
@@ -197,7 +188,7 @@ class Decoder:
                 size = data[pos + 1] ^ mask_bit
                 stop = (start := pos + head) + size
                 # The fast way: a small unfragmented message, all of it here.
-                if size <= small and first in _WHOLE and stop <= end and not self._fragmented:
+                if size <= small and first in WHOLE and stop <= end and not self._fragmented:
                     pieces.append((first, data[pos + 2 : start], data[start:stop]))
                     self._complete += 1
                     self.buffered += size
@@ -216,34 +207,6 @@ class Decoder:
         if pos < end:
             self._rest = data[pos:]
         return controls
-
-    def next_message(self) -> str | bytes | None:
-        """Take the next complete message.
-
-        Returns:
-            A str for a text message, bytes for a binary one; None when none is complete, or when
-            text was found invalid: see ``failure``.
-        """
-        pieces = self._pieces
-        while pieces:
-            kind, mask, payload = pieces.popleft()
-            if kind in _WHOLE:
-                self._complete -= 1
-                self.buffered -= len(payload)
-                data = apply_mask(payload, mask) if mask else bytes(payload)
-                if kind == _WHOLE_BINARY:
-                    return data
-                try:
-                    return data.decode()
-                except UnicodeDecodeError:
-                    self._fail_text()
-                    return None
-            message = self._assemble(kind, apply_mask(payload, mask) if mask else bytes(payload))
-            if message is not None:
-                return message
-        if self._incoming:
-            self._take_incoming()
-        return None
 
     # Scanning
 
@@ -281,6 +244,10 @@ class Decoder:
         self._cost = 0 if fin else cost
         start = pos + head
         mask = data[start - 4 : start] if self._mask_bit else b""
+        if self._is_discarding:
+            got = min(size, len(data) - start)
+            self._need = size - got
+            return head + got
         payload = data[start : start + size]
         got = len(payload)
         self.buffered += got
@@ -329,6 +296,9 @@ class Decoder:
     def _feed_frame(self, data: bytes) -> bytes:
         """Add to the data frame that is coming in; return what lies behind it."""
         need = self._need
+        if self._is_discarding:
+            self._need = max(0, need - len(data))
+            return data[need:]
         chunk = data if len(data) <= need else data[:need]
         got = len(chunk)
         if self._incoming:
@@ -347,59 +317,6 @@ class Decoder:
         self._complete += fin >> 7
         self._incoming = b""
         return data[got:]
-
-    # Assembling
-
-    def _take_incoming(self) -> None:
-        """Put what has come of an unfinished frame to the message in progress."""
-        data, mask = self._incoming, self._incoming_mask
-        kind = self._incoming_kind
-        self._incoming = b""
-        self._incoming_kind = CONTINUATION
-        self._incoming_mask = rotate_mask(mask, len(data))
-        self._assemble(kind, apply_mask(data, mask) if mask else bytes(data))
-
-    def _assemble(self, kind: int, data: bytes) -> str | bytes | None:
-        """Add an unmasked piece to the message in progress; return the message if that ends it."""
-        if kind == TEXT:
-            self._text = StringIO(newline="")
-        elif kind == BINARY:
-            self._binary = bytearray()
-        self._held += len(data)
-        fin = kind & FIN
-        message: str | bytes
-        if self._text is not None:
-            try:
-                self._text.write(self._utf8.decode(data, bool(fin)))
-            except UnicodeDecodeError:
-                self._fail_text()
-                return None
-            if not fin:
-                return None
-            message = self._text.getvalue()
-            self._text = None
-            self._utf8.reset()
-        else:
-            assert self._binary is not None
-            self._binary += data
-            if not fin:
-                return None
-            message = bytes(self._binary)
-            self._binary = None
-        self._complete -= 1
-        self.buffered -= self._held
-        self._held = 0
-        return message
-
-    def _fail_text(self) -> None:
-        """Stop at text that is not UTF-8: it lies before everything that is still held."""
-        self.failure = InvalidMessage("text message is not valid UTF-8")
-        self._deaf = True
-        self._pieces.clear()
-        self._incoming = b""
-        self._text = self._binary = None
-        self._complete = self._need = self._held = self.buffered = 0
-        self._rest = b""
 
 
 def _decode_close(data: bytes) -> Close:

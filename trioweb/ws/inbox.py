@@ -16,7 +16,7 @@ import trio
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from trioweb.ws.frames import Decoder
+    from trioweb.ws.messages import Decoder
 
 # "of four times WEBSOCKET_MAX_SIZE together": room for a few large messages, or many small ones.
 SIZES_TOGETHER = 4

@@ -21,7 +21,7 @@ from trioweb.ws.frames import Ping, Pong
 
 if TYPE_CHECKING:
     from trioweb.ws.connection import Connection
-    from trioweb.ws.frames import Decoder
+    from trioweb.ws.messages import Decoder
     from trioweb.ws.rate import RateLimit
 
 # One read: enough to fetch what a small socket buffer holds, small enough to parse in one go.

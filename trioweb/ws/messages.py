@@ -1,0 +1,237 @@
+"""Makes messages of the pieces that the scanner finds. Sans-I/O.
+
+Theory of operation. A reader takes messages whole (``next_message``) or as they come
+(``next_part``), and may change its mind: what has been put together of a message that is not
+complete becomes the first part, and what is left of a message whose parts nobody wants is skipped.
+Both stand on ``_pull``, which takes the next piece of the message in progress; only a whole,
+unfragmented message goes a shorter way.
+
+Content never raises either: ``failure`` is set, and as it lies before everything that is still
+held, all of that is dropped.
+"""
+
+from __future__ import annotations
+
+import codecs
+from io import StringIO
+from typing import Final, NamedTuple
+
+from trioweb.errors import InvalidMessage, WebSocketException
+from trioweb.ws.encoding import BINARY, CONTINUATION, FIN, TEXT
+from trioweb.ws.frames import WHOLE, Scanner
+from trioweb.ws.mask import apply_mask, rotate_mask
+
+_WHOLE_BINARY: Final = FIN | BINARY
+_utf8_decoder = codecs.getincrementaldecoder("utf-8")
+
+
+class Part(NamedTuple):
+    """A part of a message.
+
+    Attributes:
+        data: str of a text message, bytes of a binary one; empty only if the message's end brought
+            nothing more.
+        last: whether the message ends with it.
+    """
+
+    data: str | bytes
+    last: bool
+
+
+class Decoder(Scanner):
+    """Turns a peer's bytes into messages, or parts of them, and control frames.
+
+    Args:
+        max_size: bytes of one message; each frame of a fragmented message counts as 64 at least.
+        masked: whether frames must be masked (a client's must) or must not be (a server's).
+
+    Attributes:
+        is_mid_message: the first part of a message was handed out, and the last one was not.
+    """
+
+    __slots__ = ("_binary", "_held", "_is_text", "_text", "_utf8", "is_mid_message")
+
+    def __init__(self, max_size: int, *, masked: bool = True) -> None:
+        super().__init__(max_size, masked=masked)
+        self.is_mid_message = False
+        self._is_text = False  # the message in progress
+        # What next_message has put together of it, and how many bytes those were.
+        self._binary: bytearray | None = None
+        self._text: StringIO | None = None
+        self._held = 0
+        self._utf8 = _utf8_decoder()
+
+    def next_message(self) -> str | bytes | None:
+        """Take the next complete message; what is left of one in parts is skipped first.
+
+        Returns:
+            A str for a text message, bytes for a binary one; None when none is complete, or when
+            one was found invalid: see ``failure``.
+        """
+        pieces = self._pieces
+        if pieces:
+            kind, mask, payload = pieces[0]
+            if kind in WHOLE:
+                # It begins a message, so none is in progress.
+                pieces.popleft()
+                self._complete -= 1
+                self.buffered -= len(payload)
+                data = apply_mask(payload, mask) if mask else bytes(payload)
+                if kind == _WHOLE_BINARY:
+                    return data
+                try:
+                    return data.decode()
+                except UnicodeDecodeError:
+                    self._fail(_invalid_text())
+                    return None
+        elif not self._incoming:
+            return None
+        if self.is_mid_message:
+            return self.next_message() if self._skip() else None
+        try:
+            return self._assemble()
+        except WebSocketException as failure:
+            self._fail(failure)
+            return None
+
+    def next_part(self) -> Part | None:
+        """Take the next part of the message in progress, or the first of the next message.
+
+        Returns:
+            What has come since the last part, cut at a character if it is text; None when nothing
+            has come, or when it was found invalid: see ``failure``.
+        """
+        if self._held and (data := self._take_held()):
+            self.is_mid_message = True
+            return Part(data, False)
+        try:
+            while (pulled := self._pull()) is not None:
+                data, last = self._decode(*pulled), pulled[1]
+                if data or last:
+                    self.is_mid_message = not last
+                    return Part(data, last)
+        except WebSocketException as failure:
+            self._fail(failure)
+        return None
+
+    def discard(self) -> None:
+        """Keep the complete messages, and none of what is incomplete or will come.
+
+        What comes is still held to the rules of the wire, and control frames are still found.
+        """
+        self._is_discarding = True
+        self._small = -1  # no frame takes the fast way, which stores it
+        self.buffered -= len(self._incoming)
+        self._incoming = b""
+        self._drop_incomplete()
+
+    def drop_last(self, count: int) -> None:
+        """Forget the newest complete messages, and keep nothing of what will come (``discard``).
+
+        Args:
+            count: of messages; if fewer are complete, all of them.
+        """
+        self.discard()
+        keep = max(0, self._complete - count)
+        while self._complete > keep:
+            self.buffered -= len(self._pieces.pop()[2])
+            self._complete -= 1
+            self._drop_incomplete()
+
+    def _drop_incomplete(self) -> None:
+        """Drop the pieces of a message whose end is not among them."""
+        pieces = self._pieces
+        while pieces and not pieces[-1][0] & FIN:
+            self.buffered -= len(pieces.pop()[2])
+        if not pieces:
+            self._take_held()
+
+    def _skip(self) -> bool:
+        """Skip the rest of the message in parts; answer whether its end has come."""
+        while (part := self.next_part()) is not None:
+            if part.last:
+                return True
+        return False
+
+    def _pull(self) -> tuple[bytes, bool] | None:
+        """Take a piece of the message in progress, and whether it is the last one."""
+        pieces = self._pieces
+        if not pieces:
+            if not self._incoming:
+                return None
+            self._take_incoming()
+        kind, mask, payload = pieces.popleft()
+        self.buffered -= len(payload)
+        if kind & TEXT:
+            self._is_text = True
+        elif kind & BINARY:
+            self._is_text = False
+        data = apply_mask(payload, mask) if mask else bytes(payload)
+        if kind & FIN:
+            self._complete -= 1
+            return data, True
+        return data, False
+
+    def _take_incoming(self) -> None:
+        """Make a piece of what has come of an unfinished frame."""
+        data, mask = self._incoming, self._incoming_mask
+        self._pieces.append((self._incoming_kind, mask, data))
+        self._incoming = b""
+        self._incoming_kind = CONTINUATION
+        self._incoming_mask = rotate_mask(mask, len(data))
+
+    def _assemble(self) -> str | bytes | None:
+        """Put pieces together until a message is whole."""
+        while (pulled := self._pull()) is not None:
+            data, last = pulled
+            self._held += len(data)
+            self.buffered += len(data)
+            if self._is_text:
+                if self._text is None:
+                    self._text = StringIO(newline="")
+                try:
+                    self._text.write(self._utf8.decode(data, last))
+                except UnicodeDecodeError:
+                    raise _invalid_text() from None
+            elif self._binary is None:
+                self._binary = bytearray(data)
+            else:
+                self._binary += data
+            if last:
+                return self._take_held()
+        return None
+
+    def _take_held(self) -> str | bytes:
+        """Take what ``_assemble`` has put together."""
+        self.buffered -= self._held
+        self._held = 0
+        data: str | bytes = b""
+        if self._text is not None:
+            data = self._text.getvalue()
+        elif self._binary is not None:
+            data = bytes(self._binary)
+        self._text = self._binary = None
+        return data
+
+    def _decode(self, data: bytes, last: bool) -> str | bytes:
+        """Decode a part."""
+        if not self._is_text:
+            return data
+        try:
+            return self._utf8.decode(data, last)
+        except UnicodeDecodeError:
+            raise _invalid_text() from None
+
+    def _fail(self, failure: WebSocketException) -> None:
+        """Stop at content that is invalid: it lies before everything that is still held."""
+        self.failure = failure.with_traceback(None)
+        self._deaf = True
+        self._pieces.clear()
+        self._incoming = b""
+        self._text = self._binary = None
+        self._complete = self._need = self._held = self.buffered = 0
+        self._rest = b""
+
+
+def _invalid_text() -> InvalidMessage:
+    return InvalidMessage("text message is not valid UTF-8")
