@@ -19,6 +19,7 @@ from trioweb.errors import RouteError
 from trioweb.net import as_byte_stream
 from trioweb.net.listen import open_tcp_listeners, open_unix_listener
 from trioweb.server import Server
+from trioweb.ws.caps import ConnectionCaps
 
 if TYPE_CHECKING:
     import socket
@@ -84,6 +85,7 @@ class TrioWeb(Dispatch, Registration):
         self.ctx = SimpleNamespace()
         # trio's own default, as a limiter of ours, so that a testing kit can put one in its place.
         self.limiter: Limiter = trio.CapacityLimiter(40)
+        self._caps = ConnectionCaps()
         self._guards = tuple(guards)
         self._lifespan = lifespan
         self._nursery: AppNursery | None = None
@@ -170,6 +172,8 @@ class TrioWeb(Dispatch, Registration):
         if self._server is not None:
             raise RuntimeError(f"{self!r} runs already; serve(listeners=[...]) takes several")
         self._bind_rest()
+        # Anew for each run, since it remembers times of the run's clock.
+        self._caps = ConnectionCaps()
         self._nursery = AppNursery(self.shutdown)
         self._server = Server(self)
         try:

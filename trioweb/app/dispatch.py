@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from trioweb.net import ByteStream
     from trioweb.routing import Match, Route, Router
     from trioweb.types import Handler
+    from trioweb.ws.caps import ConnectionCaps
     from trioweb.ws.websocket import Websocket
 
 logger = logging.getLogger("trioweb")
@@ -40,6 +41,7 @@ class Dispatch:
     config: Config
     limiter: Any
     router: Router
+    _caps: ConnectionCaps
     _middleware: Middleware
     _failures: Failures
     _guards: tuple[Handler, ...]
@@ -64,28 +66,36 @@ class Dispatch:
         found = self._find(request, upgrade=True)
         if isinstance(found, HTTPException) or not found.route.websocket:
             return await self._answer(request, found)
-        route = found.route
+        route, config = found.route, self.config
         try:
             opening = check_opening(
                 request,
                 subprotocols=route.subprotocols,
                 subprotocol_required=route.subprotocol_required,
-                origins=self.config.WEBSOCKET_ORIGINS if route.origins is UNSET else route.origins,
+                origins=config.WEBSOCKET_ORIGINS if route.origins is UNSET else route.origins,
+            )
+            place = self._caps.take(
+                request.ip,
+                limit=config.WEBSOCKET_MAX_CONNECTIONS,
+                limit_per_address=config.WEBSOCKET_MAX_CONNECTIONS_PER_IP,
             )
         except HTTPException as refusal:
             return await self._answer(request, refusal)
-        return await serve_websocket(
-            request,
-            stream,
-            trailing,
-            opening=opening,
-            options=ConnectionOptions.from_config(self.config, **route.overrides),
-            handler_name=route.name,
-            auto_accept=route.accept != "manual",
-            body=partial(self._websocket_body, request, route),
-            failed=partial(self._websocket_failed, request),
-            finish=partial(self._finish, request),
-        )
+        with place:
+            return await serve_websocket(
+                request,
+                stream,
+                trailing,
+                opening=opening,
+                options=ConnectionOptions.from_config(
+                    config, stream=route.stream, **route.overrides
+                ),
+                handler_name=route.name,
+                auto_accept=route.accept != "manual",
+                body=partial(self._websocket_body, request, route),
+                failed=partial(self._websocket_failed, request),
+                finish=partial(self._finish, request),
+            )
 
     def _find(self, request: Request, *, upgrade: bool = False) -> Match | HTTPException:
         """Find the route; a failure is kept for after the request middleware, which runs anyway."""
