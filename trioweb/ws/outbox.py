@@ -5,41 +5,46 @@ stream does not take stays as ``_partial``, and from then on only the send task 
 is out. So two frames never mix. The send task writes, in this order: the rest of a frame that was
 begun, control frames, data frames (small ones joined into one system call), then Close.
 
-A frame is *admitted* when it is written or queued, always whole. While the queue is at its bound
-senders wait in line; the task that waits is rescheduled by the one that admits its frame, so a
-cancellation comes either before admission (nothing is sent) or not at all.
+A frame is *admitted* when it is written or queued, always whole. There are two ways in. Senders
+wait in line while the queue is at its bound; the task that waits is rescheduled by the one that
+admits its frame, so a cancellation comes either before admission (nothing is sent) or not at all.
+A broadcaster waits for nobody: what it *offers* may be dropped again while it is queued, which
+what was sent never is.
+
+A fragmented message *takes a turn*: until its end only its own frames are admitted, and what is
+offered is held back.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import outcome
 import trio
 
+from trioweb.ws.queue import FrameQueue, Marker
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable
+    from typing import TypeAlias
 
     from trioweb.net.stream import ByteStream
 
+    # A frame, or what makes it when it is admitted: one that depends on those before it.
+    LazyFrame: TypeAlias = bytes | Callable[[], bytes]
+
 # One write: what a read takes at most as well. Joining more than this saves no system call.
 WRITE_SIZE = 65536
+# A member that is this many times over the bound is not slow but stuck.
+REFUSED_ABOVE = 4
 
 
-class Marker:
-    """A place in the queue.
+class _Waiter(NamedTuple):
+    """A task in line: for the admission of its frame, or for its turn when it has none."""
 
-    Attributes:
-        reached: set when all that was queued before it is with the stream, or was dropped.
-        is_dropped: whether some of that was dropped.
-    """
-
-    __slots__ = ("is_dropped", "reached")
-
-    def __init__(self) -> None:
-        self.reached = trio.Event()
-        self.is_dropped = False
+    task: trio.lowlevel.Task
+    frame: LazyFrame | None
 
 
 class Outbox:
@@ -51,6 +56,10 @@ class Outbox:
         start_sender: starts ``send_loop`` in a task; called once, when it is first needed.
         lost: told once when the stream is found broken.
         backlog_began: told the time when the queue begins to wait for the peer.
+
+    Attributes:
+        dropped: messages that were offered and queued, and then dropped or not even queued.
+        replaced: messages whose place was taken by a newer one of the same key.
     """
 
     def __init__(
@@ -66,15 +75,20 @@ class Outbox:
         self._start_sender: Callable[[], None] | None = start_sender
         self._lost = lost
         self._backlog_began = backlog_began
-        self._data: deque[bytes | Marker] = deque()
-        self._control: deque[bytes] = deque()
+        self._queue = FrameQueue()
+        self._held = FrameQueue()  # until the fragmented message has ended
+        self._in_hand = 0  # bytes that are not in the queue any more, or were never, but not out
+        self._control: list[bytes] = []
         self._pong: bytes | None = None
-        self._waiting: deque[tuple[trio.lowlevel.Task, bytes]] = deque()
+        self._line: deque[_Waiter] = deque()
+        self._turn_of: trio.lowlevel.Task | None = None
+        self._turn_line: deque[_Waiter] = deque()  # of the task whose turn it is
         self._partial: memoryview | None = None
         self._parked: trio.lowlevel.Task | None = None
         self._closing: bytes | None = None
         self._idle = True
-        self.size = 0
+        self.dropped = 0
+        self.replaced = 0
         self.bytes_sent = 0
         self.is_broken = False
         self.close_written = trio.Event()
@@ -82,9 +96,14 @@ class Outbox:
         self.progress_at = 0.0
 
     @property
+    def size(self) -> int:
+        """Bytes that wait for the stream."""
+        return self._queue.size + self._in_hand
+
+    @property
     def has_room(self) -> bool:
         """Whether a data frame would be admitted at once."""
-        return self.size < self._bound and not self._waiting
+        return self.size < self._bound and not self._line and self._turn_of is None
 
     def put(self, frame: bytes, *, gather: bool = False) -> None:
         """Admit a data frame; the caller has looked at ``has_room``.
@@ -96,23 +115,117 @@ class Outbox:
         if self._idle and not gather:
             self._write_now(frame)
         else:
-            self._data.append(frame)
+            self._queue.append(frame)
             self._queued(len(frame))
 
-    async def wait_to_put(self, frame: bytes) -> None:
+    async def wait_to_put(self, frame: LazyFrame) -> None:
         """Wait in line until the frame is admitted.
+
+        Args:
+            frame: whole, or a function that is called for it at its admission.
+
+        Raises:
+            RuntimeError: it is this task whose turn it is, so that it would wait for itself.
 
         Cancellation:
             Only before the frame is admitted; then nothing of it is sent.
         """
-        entry = (trio.lowlevel.current_task(), frame)
-        self._waiting.append(entry)
+        await self._wait_in(self._line, frame)
+
+    async def _wait_in(self, line: deque[_Waiter], frame: LazyFrame | None) -> None:
+        task = trio.lowlevel.current_task()
+        if task is self._turn_of and line is self._line:
+            raise RuntimeError(
+                "send() within the parts of send_fragments() would wait for itself; end the "
+                "fragmented message first"
+            )
+        waiter = _Waiter(task, frame)
+        line.append(waiter)
 
         def abort(_: object) -> trio.lowlevel.Abort:
-            self._waiting.remove(entry)
+            line.remove(waiter)
             return trio.lowlevel.Abort.SUCCEEDED
 
         await trio.lowlevel.wait_task_rescheduled(abort)
+
+    # Fragmented messages
+
+    async def take_turn(self) -> None:
+        """Wait in line, then admit nothing but this task's ``put_fragment`` until ``end_turn``.
+
+        Raises:
+            RuntimeError: this task has the turn already.
+
+        Cancellation:
+            Only before the turn has come.
+        """
+        if self.has_room:
+            self._turn_of = trio.lowlevel.current_task()
+        else:
+            await self._wait_in(self._line, None)
+
+    async def put_fragment(self, frame: bytes) -> None:
+        """Admit a frame of the message whose turn it is, when there is room.
+
+        Cancellation:
+            Only before the frame is admitted.
+        """
+        if self.size < self._bound:
+            self.put(frame)
+        else:
+            await self._wait_in(self._turn_line, frame)
+
+    def end_turn(self) -> None:
+        """The fragmented message has ended: others go on."""
+        self._turn_of = None
+        if self._held:
+            size = self._held.size
+            self._held.move_to(self._queue)
+            self._queued(size)
+        self._admit()
+
+    # Broadcasts
+
+    def offer(self, frame: bytes, *, key: Hashable = None, drop_oldest: bool = False) -> bool:
+        """Queue a message that may be dropped again; never waits.
+
+        Args:
+            frame: whole; one that does not depend on those before it.
+            key: replaces a queued message that was offered with an equal key, in its place.
+            drop_oldest: over the bound, drop what was offered, the oldest first, until this one
+                fits; if there is no such, drop this one. Otherwise it is queued up to four times
+                the bound: whether a peer is too slow is told by its progress, not by its queue.
+
+        Returns:
+            Whether the message was queued or written. Without ``drop_oldest``, False means that
+            the peer is too far behind and is to be disconnected.
+        """
+        if key is not None and (self._queue.replace(frame, key) or self._held.replace(frame, key)):
+            self.replaced += 1
+            return True
+        waiting = self.size + self._held.size
+        if drop_oldest:
+            while waiting and waiting + len(frame) > self._bound and self._drop_oldest():
+                waiting = self.size + self._held.size
+        if waiting >= self._bound * (1 if drop_oldest else REFUSED_ABOVE):
+            self.dropped += 1
+            return False
+        if self._turn_of is not None:
+            self._held.offer(frame, key)
+        elif self._idle:
+            self._write_now(frame)
+        else:
+            self._queue.offer(frame, key)
+            self._queued(len(frame))
+        return True
+
+    def _drop_oldest(self) -> bool:
+        if self._queue.drop_oldest() or self._held.drop_oldest():
+            self.dropped += 1
+            return True
+        return False
+
+    # Control frames
 
     def put_pong(self, frame: bytes) -> None:
         """Send a pong before what is queued; the newest replaces one that still waits.
@@ -126,7 +239,7 @@ class Outbox:
             self._pong = b""
         if self._closing is None and not self.is_broken:
             replaced, self._pong = self._pong, frame
-            self._queued(len(frame) - len(replaced))
+            self._took_in_hand(len(frame) - len(replaced))
 
     def put_control(self, frame: bytes) -> None:
         """Send a ping before what is queued; dropped once Close is queued."""
@@ -136,15 +249,17 @@ class Outbox:
             self._write_now(frame)
         else:
             self._control.append(frame)
-            self._queued(len(frame))
+            self._took_in_hand(len(frame))
 
     def put_marker(self) -> Marker:
         """Mark the end of what is queued so far."""
         marker = Marker()
-        if self._idle or self.is_broken:
+        if self._held:
+            self._held.mark(marker)
+        elif self._idle or self.is_broken:
             marker.reached.set()
         else:
-            self._data.append(marker)
+            self._queue.mark(marker)
         return marker
 
     def put_close(self, frame: bytes, error: Callable[[], Exception], *, drop: bool) -> None:
@@ -159,6 +274,7 @@ class Outbox:
             self.drop_queue()
         if self._closing is None:
             self._closing = frame
+        self._held.clear()  # the message before them will not end
         self._release_waiting(error)
         if self.is_broken:
             self.close_written.set()
@@ -176,30 +292,29 @@ class Outbox:
         self.drop_queue()
         self._control.clear()
         self._pong = None
-        self.size = 0
+        self._in_hand = 0
         self._release_waiting(error)
         self.close_written.set()
 
     def drop_queue(self) -> None:
         """Forget the data frames of which nothing has been written."""
-        for item in self._data:
-            if isinstance(item, Marker):
-                item.is_dropped = True
-                item.reached.set()
-            else:
-                self.size -= len(item)
-        self._data.clear()
+        self._queue.clear()
+        self._held.clear()
 
     def _release_waiting(self, error: Callable[[], Exception]) -> None:
-        while self._waiting:
-            task, _ = self._waiting.popleft()
-            trio.lowlevel.reschedule(task, outcome.Error(error()))
+        for line in (self._turn_line, self._line):
+            while line:
+                trio.lowlevel.reschedule(line.popleft().task, outcome.Error(error()))
+
+    def _took_in_hand(self, size: int) -> None:
+        self._in_hand += size
+        self._queued(size)
 
     def _queued(self, size: int) -> None:
-        if self.size == 0:
+        """So many bytes have just begun to wait."""
+        if self.size == size:
             self.progress_at = now = trio.current_time()
             self._backlog_began(now)
-        self.size += size
         self._idle = False
         self._wake()
 
@@ -213,7 +328,7 @@ class Outbox:
         self.bytes_sent += taken
         if taken < len(frame):
             self._partial = memoryview(frame)[taken:]
-            self._queued(len(frame) - taken)
+            self._took_in_hand(len(frame) - taken)
 
     def _wake(self) -> None:
         if self._start_sender is not None:
@@ -250,33 +365,28 @@ class Outbox:
         if self._partial is not None:
             chunk, self._partial = self._partial, None
             return chunk
-        frames: list[bytes] = []
-        size = 0
-        if self._pong is not None:
-            frames.append(self._pong)
-            self._pong = None
-        while self._control:
-            frames.append(self._control.popleft())
-        data = self._data
-        while data and size < WRITE_SIZE:
-            item = data[0]
-            if isinstance(item, Marker):
-                if frames:
-                    break  # Reached when what was joined before it is out.
-                item.reached.set()
-            else:
-                frames.append(item)
-                size += len(item)
-            data.popleft()
+        frames = self._take_controls()
+        if not frames and self._queue:
+            frames = self._queue.take(WRITE_SIZE)
+            self._in_hand += sum(map(len, frames))
         if frames:
             return memoryview(frames[0] if len(frames) == 1 else b"".join(frames))
         if self._closing is not None and not self.close_written.is_set():
             closing, self._closing = self._closing, b""
             if closing:
-                self.size += len(closing)
+                self._in_hand += len(closing)
                 return memoryview(closing)
             self.close_written.set()
         return None
+
+    def _take_controls(self) -> list[bytes]:
+        frames: list[bytes] = []
+        if self._pong is not None:
+            frames.append(self._pong)
+            self._pong = None
+        frames += self._control
+        self._control.clear()
+        return frames
 
     async def _write(self, chunk: memoryview) -> None:
         stream = self._stream
@@ -290,13 +400,18 @@ class Outbox:
                 await trio.lowlevel.checkpoint()
             chunk = chunk[taken:]
             self.bytes_sent += taken
-            self.size -= taken
+            self._in_hand -= taken
             self.progress_at = trio.current_time()
             self._admit()
 
     def _admit(self) -> None:
-        while self._waiting and self.size < self._bound:
-            task, frame = self._waiting.popleft()
-            self._data.append(frame)
-            self.size += len(frame)
+        while self.size < self._bound and not self.is_broken and self._closing is None:
+            line = self._line if self._turn_of is None else self._turn_line
+            if not line:
+                return
+            task, frame = line.popleft()
+            if frame is None:
+                self._turn_of = task
+            else:
+                self.put(frame if isinstance(frame, bytes) else frame())
             trio.lowlevel.reschedule(task)

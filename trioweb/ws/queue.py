@@ -1,0 +1,135 @@
+"""Frames in the order in which they will be written, of which some may be dropped again.
+
+What is *sent* stays until it is written. What is *offered* (by a broadcaster, who waits for
+nobody) may be dropped, the oldest first, or give its place to a newer message of the same key.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from itertools import count
+from typing import TYPE_CHECKING
+
+import trio
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+
+class Marker:
+    """A place in the queue.
+
+    Attributes:
+        reached: set when all that was queued before it is with the stream, or was dropped.
+        is_dropped: whether some of that was dropped.
+    """
+
+    __slots__ = ("is_dropped", "reached")
+
+    def __init__(self) -> None:
+        self.reached = trio.Event()
+        self.is_dropped = False
+
+
+class FrameQueue:
+    """A queue of frames and markers.
+
+    Attributes:
+        size: bytes of all frames.
+    """
+
+    __slots__ = ("_items", "_offered", "_places", "size")
+
+    def __init__(self) -> None:
+        # By place: a number, or the key of what was offered with one.
+        self._items: OrderedDict[Hashable, bytes | Marker] = OrderedDict()
+        self._offered: OrderedDict[Hashable, None] = OrderedDict()
+        self._places = count()
+        self.size = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._items)
+
+    def append(self, frame: bytes) -> None:
+        """Add a frame that stays until it is written."""
+        self._items[next(self._places)] = frame
+        self.size += len(frame)
+
+    def mark(self, marker: Marker) -> None:
+        """Add a marker."""
+        self._items[next(self._places)] = marker
+
+    def offer(self, frame: bytes, key: Hashable = None) -> None:
+        """Add a frame that may be dropped, or replaced if it has a key."""
+        place = next(self._places) if key is None else ("key", key)
+        self._items[place] = frame
+        self._offered[place] = None
+        self.size += len(frame)
+
+    def replace(self, frame: bytes, key: Hashable) -> bool:
+        """Put a frame in the place of the one that was offered with the same key, if there is."""
+        place = ("key", key)
+        replaced = self._items.get(place)
+        if not isinstance(replaced, bytes):
+            return False
+        self._items[place] = frame
+        self.size += len(frame) - len(replaced)
+        return True
+
+    def drop_oldest(self) -> bool:
+        """Drop the oldest frame that was offered, if there is one."""
+        if not self._offered:
+            return False
+        place, _ = self._offered.popitem(last=False)
+        frame = self._items.pop(place)
+        assert isinstance(frame, bytes)
+        self.size -= len(frame)
+        return True
+
+    def take(self, size: int) -> list[bytes]:
+        """Take frames until they are ``size`` bytes together, but none behind a marker.
+
+        Markers before them are reached.
+        """
+        frames: list[bytes] = []
+        taken = 0
+        items, offered = self._items, self._offered
+        while items and taken < size:
+            place, item = items.popitem(last=False)
+            if isinstance(item, bytes):
+                frames.append(item)
+                taken += len(item)
+                if offered:
+                    offered.pop(place, None)
+            elif frames:
+                # Reached when what was taken before it is out.
+                items[place] = item
+                items.move_to_end(place, last=False)
+                break
+            else:
+                item.reached.set()
+        self.size -= taken
+        return frames
+
+    def move_to(self, other: FrameQueue) -> None:
+        """Put all that is here at the end of another queue."""
+        for place, item in self._items.items():
+            if isinstance(item, Marker):
+                other.mark(item)
+            elif place not in self._offered:
+                other.append(item)
+            else:
+                other.offer(item, place[1] if isinstance(place, tuple) else None)
+        self._items.clear()
+        self._offered.clear()
+        self.size = 0
+
+    def clear(self) -> None:
+        """Drop everything; markers are reached, and know it."""
+        for item in self._items.values():
+            if isinstance(item, Marker):
+                item.is_dropped = True
+                item.reached.set()
+        self._items.clear()
+        self._offered.clear()
+        self.size = 0
