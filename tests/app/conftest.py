@@ -138,9 +138,11 @@ class Serving:
         self.ended = trio.Event()
         self._clients: list[Client] = []
 
-    def connect(self, *, receive_buffer: int | None = None) -> Client:
+    def connect(self, *, receive_buffer: int | None = None, source: str | None = None) -> Client:
         """Connect; on loopback that takes no time and needs no accept."""
         sock = socket.socket()
+        if source is not None:
+            sock.bind((source, 0))
         if receive_buffer is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         try:
