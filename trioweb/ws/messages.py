@@ -101,9 +101,11 @@ class Decoder(Scanner):
             What has come since the last part, cut at a character if it is text; None when nothing
             has come, or when it was found invalid: see ``failure``.
         """
-        if self._held and (data := self._take_held()):
-            self.is_mid_message = True
-            return Part(data, False)
+        if self._text is not None or self._binary is not None:
+            held = self._take_held()
+            if held:
+                self.is_mid_message = True
+                return Part(held, False)
         try:
             while (pulled := self._pull()) is not None:
                 data, last = self._decode(*pulled), pulled[1]
