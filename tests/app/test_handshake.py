@@ -1,0 +1,372 @@
+"""The opening handshake through the whole application: origins, subprotocols, headers, refusals."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from tests.app.conftest import HANDSHAKE
+from trioweb import TrioWeb
+from trioweb.testing import Denied, open_client
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from trio.testing import MockClock
+
+    from trioweb import Request, Response, Websocket
+    from trioweb.testing.client import Client
+    from trioweb.testing.link import Link
+
+
+async def denial(client: Client, path: str = "/ws", **options: Any) -> Denied:
+    """How the handshake is refused; accepting it fails the test."""
+    with pytest.raises(Denied) as caught:
+        async with client.websocket(path, **options):
+            pass
+    return caught.value
+
+
+async def read_head(link: Link) -> bytes:
+    """A response's head."""
+    received = b""
+    while b"\r\n\r\n" not in received:
+        data = await link.receive_some(65536)
+        assert data, f"the stream ended after {received!r}"
+        received += data
+    return received.partition(b"\r\n\r\n")[0]
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What the application has warned of since the last call."""
+    lines = [one.getMessage() for one in caplog.records if one.levelno >= logging.WARNING]
+    caplog.clear()
+    return lines
+
+
+# Origins
+
+LISTED = ["https://shop.example", "null"]
+
+
+@pytest.mark.parametrize(
+    ("config", "options", "origin", "passes"),
+    [
+        ({}, {}, None, True),
+        ({}, {}, "http://app.test", True),
+        ({}, {}, "https://app.test", True),
+        ({}, {}, "http://evil.example", False),
+        ({}, {}, "null", False),
+        ({"WEBSOCKET_ORIGINS": "*"}, {}, "http://evil.example", True),
+        ({"WEBSOCKET_ORIGINS": LISTED}, {}, "https://shop.example", True),
+        ({"WEBSOCKET_ORIGINS": LISTED}, {}, "null", True),
+        ({"WEBSOCKET_ORIGINS": LISTED}, {}, "http://app.test", False),
+        ({"WEBSOCKET_ORIGINS": "*"}, {"origins": "same-origin"}, "http://evil.example", False),
+        ({"WEBSOCKET_ORIGINS": "*"}, {"origins": []}, "http://app.test", False),
+        ({}, {"origins": LISTED}, "https://shop.example", True),
+        ({}, {"origins": "*"}, "null", True),
+    ],
+)
+async def test_origins_of_the_config_and_of_the_route(
+    config: dict[str, Any], options: dict[str, Any], origin: str | None, passes: bool
+) -> None:
+    """The route's own rule stands in the config's place; no Origin is no browser, and passes."""
+    app = TrioWeb(config=config)
+
+    @app.websocket("/ws", **options)
+    async def handler(request: Request, ws: Websocket) -> None:
+        await ws.send("in")
+
+    async with open_client(app) as client:
+        if passes:
+            async with client.websocket("/ws", origin=origin) as ws:
+                await ws.expect("in")
+        else:
+            assert (await denial(client, origin=origin)).status == 403
+
+
+async def test_a_refused_origin_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    """With the key to set; another origin has a line of its own."""
+    app = TrioWeb()
+
+    @app.websocket("/ws")
+    async def handler(request: Request, ws: Websocket) -> None: ...
+
+    async with open_client(app) as client:
+        for origin in ("http://a.example", "http://a.example", "http://b.example"):
+            await denial(client, origin=origin)
+    first, second = warnings(caplog)
+    assert "http://a.example" in first
+    assert "http://b.example" in second
+    assert "WEBSOCKET_ORIGINS" in first
+
+
+# Subprotocols
+
+
+@pytest.mark.parametrize(
+    ("ours", "offered", "chosen"),
+    [
+        (["v2", "v1"], ["v1", "v2"], "v2"),
+        (["v2", "v1"], ["v1"], "v1"),
+        (["v2"], ["v1"], None),
+        (["v2"], [], None),
+        (None, ["v1"], None),
+    ],
+)
+async def test_the_servers_order_of_subprotocols_wins(
+    ours: Sequence[str] | None, offered: Sequence[str], chosen: str | None
+) -> None:
+    """None in common is accepted without one."""
+    app = TrioWeb()
+
+    @app.websocket("/ws", subprotocols=ours)
+    async def handler(request: Request, ws: Websocket) -> None:
+        await ws.send_json(ws.subprotocol)
+
+    async with open_client(app) as client, client.websocket("/ws", subprotocols=offered) as ws:
+        await ws.expect_json(chosen)
+
+
+async def test_a_required_subprotocol_is_asked_for() -> None:
+    """400, which names what is spoken here; before the handler runs."""
+    app = TrioWeb()
+
+    @app.websocket("/ws", subprotocols=["v2", "v1"], subprotocol_required=True)
+    async def handler(request: Request, ws: Websocket) -> None:
+        await ws.send_json(ws.subprotocol)
+
+    async with open_client(app) as client:
+        for offered in ([], ["v3"]):
+            refused = await denial(client, subprotocols=offered)
+            assert refused.status == 400
+            assert b"v2, v1" in refused.body
+        async with client.websocket("/ws", subprotocols=["v1"]) as ws:
+            await ws.expect_json("v1")
+
+
+async def test_a_handler_chooses_among_the_offered_only(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """accept(subprotocol=) may go against the route's order, not beyond the client's offer."""
+    app = TrioWeb()
+
+    @app.websocket("/ws/<name>", subprotocols=["v2"], accept="manual")
+    async def handler(request: Request, ws: Websocket, name: str) -> None:
+        await ws.accept(subprotocol=name)
+        await ws.send_json(ws.subprotocol)
+
+    async with open_client(app) as client:
+        async with client.websocket("/ws/v1", subprotocols=["v1", "v2"]) as ws:
+            await ws.expect_json("v1")
+        assert (await denial(client, "/ws/v3", subprotocols=["v1", "v2"])).status == 500
+    (record,) = [one for one in caplog.records if one.levelno >= logging.ERROR]
+    assert record.exc_info is not None
+    assert "did not offer the subprotocol 'v3'" in str(record.exc_info[1])
+
+
+# Headers of the 101
+
+
+async def test_the_101_carries_what_handler_and_middleware_add() -> None:
+    """Two cookies stay two; response middleware sees the 101 with all of it."""
+    app = TrioWeb()
+    seen: list[tuple[int, str | None]] = []
+
+    @app.on_response
+    async def stamp(request: Request, response: Response) -> None:
+        seen.append((response.status, response.headers.get("x-room")))
+        response.headers["X-Stamp"] = "1"
+
+    @app.websocket("/ws", accept="manual")
+    async def handler(request: Request, ws: Websocket) -> None:
+        await ws.accept(headers=[("Set-Cookie", "a=1"), ("Set-Cookie", "b=2"), ("X-Room", "7")])
+
+    async with open_client(app) as client:
+        link = client.connect()
+        await link.send_all(HANDSHAKE % b"/ws")
+        lines = (await read_head(link)).split(b"\r\n")
+        await link.aclose()
+    assert lines[0].startswith(b"HTTP/1.1 101 ")
+    for line in (b"Set-Cookie: a=1", b"Set-Cookie: b=2", b"X-Room: 7", b"X-Stamp: 1"):
+        assert line.lower() in [one.lower() for one in lines]
+    assert b"sec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo=" in [one.lower() for one in lines]
+    assert seen == [(101, "7")]
+
+
+@pytest.mark.parametrize("name", ["Connection", "Sec-WebSocket-Extensions", "Content-Length"])
+async def test_headers_of_the_handshake_are_not_the_handlers(name: str) -> None:
+    """A ValueError at accept(), which is a 500 if nobody catches it, and no half of a 101."""
+    app = TrioWeb()
+
+    @app.websocket("/ws", accept="manual")
+    async def handler(request: Request, ws: Websocket) -> None:
+        await ws.accept(headers={name: "x"})
+
+    async with open_client(app) as client:
+        assert (await denial(client)).status == 500
+
+
+# Refusals of the handler
+
+
+@pytest.mark.parametrize(
+    ("how", "status", "body"),
+    [
+        ("deny", 409, b"busy"),
+        ("close", 403, b"Forbidden"),
+        ("tuple", 418, b"teapot"),
+        ("text", 200, b"not here"),
+        ("nothing", 500, b"Internal Server Error"),
+    ],
+)
+async def test_a_handler_may_refuse(
+    how: str, status: int, body: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """deny, close before accept, an answer; doing neither is a mistake that a warning explains."""
+    app = TrioWeb()
+
+    @app.websocket("/ws", accept="manual")
+    async def handler(request: Request, ws: Websocket) -> Any:
+        if how == "deny":
+            await ws.deny(409, "busy", headers={"X-Why": "full"})
+        elif how == "close":
+            await ws.close()
+        elif how == "tuple":
+            return ("teapot", 418)
+        elif how == "text":
+            return "not here"
+        return None
+
+    async with open_client(app) as client:
+        refused = await denial(client)
+    assert (refused.status, refused.body) == (status, body)
+    assert refused.headers.get("x-why") == ("full" if how == "deny" else None)
+    lines = warnings(caplog)
+    if how == "nothing":
+        (line,) = lines
+        assert "handler" in line
+        assert "accept()" in line
+    else:
+        assert lines == []
+
+
+async def test_a_get_without_upgrade_is_told_what_is_here() -> None:
+    """426 with the protocol's name and version, and one line of help."""
+    app = TrioWeb()
+
+    @app.websocket("/ws")
+    async def handler(request: Request, ws: Websocket) -> None: ...
+
+    async with open_client(app) as client:
+        answer = await client.get("/ws")
+        assert (answer.status, answer.headers["upgrade"]) == (426, "websocket")
+        assert "WebSocket" in answer.text
+        assert "\n" not in answer.text.strip()
+        link = client.connect()
+        await link.send_all(HANDSHAKE.replace(b"Version: 13", b"Version: 8") % b"/ws")
+        head = (await read_head(link)).lower()
+    assert head.startswith(b"http/1.1 426 ")
+    assert b"sec-websocket-version: 13" in head
+
+
+# Time
+
+
+@pytest.mark.parametrize("place", ["handler", "middleware", "guard"])
+async def test_who_does_not_accept_in_time_is_answered_503(
+    place: str, caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
+) -> None:
+    """After WEBSOCKET_TIMEOUT exactly, wherever it hangs; it is cancelled, and one line says so."""
+    app = TrioWeb(config={"WEBSOCKET_TIMEOUT": 3})
+    unwound: list[float] = []
+
+    async def hang_at(here: str) -> None:
+        if here == place:
+            try:
+                await trio.sleep_forever()
+            finally:
+                unwound.append(trio.current_time())
+
+    @app.on_request
+    async def middleware(request: Request) -> None:
+        await hang_at("middleware")
+
+    async def guard(request: Request) -> None:
+        await hang_at("guard")
+
+    @app.websocket("/ws", accept="manual", guards=[guard])
+    async def handler(request: Request, ws: Websocket) -> None:
+        await hang_at("handler")
+
+    async with open_client(app) as client:
+        began = trio.current_time()
+        refused = await denial(client)
+    assert refused.status == 503
+    assert unwound == [began + 3]
+    (line,) = warnings(caplog)
+    assert "handler" in line
+    assert "WEBSOCKET_TIMEOUT=3" in line
+
+
+async def test_an_accepted_connection_has_no_open_timeout(autojump_clock: MockClock) -> None:
+    """The deadline is the handshake's alone."""
+    app = TrioWeb(config={"WEBSOCKET_TIMEOUT": 3})
+
+    @app.websocket("/ws", accept="manual")
+    async def handler(request: Request, ws: Websocket) -> None:
+        await trio.sleep(2)
+        await ws.accept()
+        await trio.sleep(60)
+        await ws.send("still here")
+
+    async with open_client(app) as client, client.websocket("/ws") as ws:
+        await trio.sleep(59)
+        await ws.expect("still here")
+
+
+# Shutdown
+
+
+def draining_app() -> TrioWeb:
+    app = TrioWeb()
+
+    @app.websocket("/auto")
+    async def auto(request: Request, ws: Websocket) -> None:
+        await ws.wait_closed()
+
+    @app.websocket("/manual", accept="manual")
+    async def manual(request: Request, ws: Websocket) -> None:
+        await trio.sleep_forever()
+
+    return app
+
+
+@pytest.mark.parametrize("path", [b"/auto", b"/manual"])
+@pytest.mark.parametrize("sent", [1, 20, -1])
+async def test_a_handshake_that_comes_while_draining_is_503(path: bytes, sent: int) -> None:
+    """The head was half there when the shutdown began; the rest of it is waited for."""
+    app = draining_app()
+    head = HANDSHAKE % path
+    async with open_client(app) as client:
+        link = client.connect()
+        await link.send_all(head[:sent])
+        await wait_all_tasks_blocked()
+        app.shutdown()
+        await link.send_all(head[sent:])
+        assert (await read_head(link)).startswith(b"HTTP/1.1 503 ")
+
+
+async def test_a_handshake_that_waits_when_the_drain_begins_is_503() -> None:
+    """Not accepted yet: the handler is cancelled, and the client may try elsewhere."""
+    app = draining_app()
+    async with open_client(app) as client:
+        link = client.connect()
+        await link.send_all(HANDSHAKE % b"/manual")
+        await wait_all_tasks_blocked()
+        app.shutdown()
+        assert (await read_head(link)).startswith(b"HTTP/1.1 503 ")
