@@ -98,9 +98,7 @@ async def test_the_client_closes(serve: Serve, client: str, code: int, reason: s
         assert [one.payload[:2] for one in closes] == [code.to_bytes(2, "big")]
 
 
-@pytest.mark.parametrize(
-    ("code", "reason"), [(1000, ""), (1001, "moved"), (1013, ""), (4999, "tsch\u00fc\u00df")]
-)
+@pytest.mark.parametrize(("code", "reason"), [(1000, ""), (1013, ""), (4999, "tsch\u00fc\u00df")])
 async def test_the_server_closes(serve: Serve, client: str, code: int, reason: str) -> None:
     """The client hears code and reason, and the close is clean."""
     async with serve(client) as serving:
