@@ -30,6 +30,18 @@ async def test_chat_room_in_ten_lines() -> None:
     assert program["members"] == set()
 
 
+def test_limits_are_accepted() -> None:
+    """The keys and the route's options that are shown exist and may have these values."""
+    shown = re.search(r"## Limits.*?```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
+    assert shown is not None
+    program: dict[str, object] = {"TrioWeb": TrioWeb}
+    exec(shown[1], program)
+    app = program["app"]
+    assert isinstance(app, TrioWeb)
+    assert app.config.WEBSOCKET_RATE_LIMIT == (50, 10)
+    assert app.router.routes[0].overrides["rate_limit"] is None
+
+
 def test_links_lead_somewhere() -> None:
     """Every relative link names a file of the project."""
     for target in re.findall(r"\]\((?!http)([^)#]+)", README.read_text(encoding="utf-8")):
