@@ -16,30 +16,44 @@ from __future__ import annotations
 import enum
 import logging
 import math
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
 
-from trioweb.errors import NotAccepted, SendFailed, WebsocketClosed, WebSocketException
+from trioweb.errors import (
+    NotAccepted,
+    SendFailed,
+    SlowConsumer,
+    WebsocketClosed,
+    WebSocketException,
+)
 from trioweb.http.response import encode_head
 from trioweb.ws.budget import Budget
 from trioweb.ws.close import ABNORMAL, CloseCode, CloseInfo
-from trioweb.ws.encoding import encode_close
+from trioweb.ws.encoding import RSV1, encode_close, encode_frame
 from trioweb.ws.heartbeat import Heartbeat
-from trioweb.ws.inbox import Inbox
+from trioweb.ws.inbox import SIZES_TOGETHER, Inbox
 from trioweb.ws.messages import Decoder
 from trioweb.ws.outbox import Outbox
 from trioweb.ws.rate import RateLimit
 from trioweb.ws.receiver import Receiver
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable
 
     from trioweb.http.response import Response
     from trioweb.net.stream import ByteStream
+    from trioweb.ws.deflate import Deflater, DeflateStream
+    from trioweb.ws.fragments import MessageParts
+    from trioweb.ws.messages import Part
     from trioweb.ws.options import ConnectionOptions
+    from trioweb.ws.outbox import LazyFrame
+    from trioweb.ws.prepared import PreparedMessage
 
 logger = logging.getLogger("trioweb")
+
+CUT_SHORT = "a message was cut short"
 
 
 class State(enum.Enum):
@@ -87,12 +101,16 @@ class Connection:
         self.receiver = Receiver(
             self, self._decoder, rate and RateLimit(*rate, trio.current_time())
         )
-        self.inbox = Inbox(self._decoder, options.max_queue, options.max_size, self.receiver.wake)
+        self._deflater: Deflater | None = None
+        self.inbox = Inbox(
+            self._decoder, options.max_queue, options.max_size, options.stream, self.receiver.wake
+        )
         self.accepted = False
         self.client_left = False
         self.denial: Response | None = None
         self.close_info: CloseInfo | None = None
         self.failure: WebSocketException | None = None
+        self.is_cut_short = False
         self.stream_closed = trio.Event()
         self.messages_sent = 0
         self.open_deadline = trio.current_time() + options.timeout
@@ -110,6 +128,11 @@ class Connection:
     @property
     def open(self) -> bool:
         """Whether messages can be sent."""
+        return self.is_undecided and not self.is_cut_short
+
+    @property
+    def is_undecided(self) -> bool:
+        """Whether nothing has decided yet how the connection, once accepted, ends."""
         return (
             self.accepted
             and self._sent_close is None
@@ -127,9 +150,9 @@ class Connection:
     @property
     def server_state(self) -> State:
         """What our half says."""
-        if self._sent_close is not None or self._is_lost or self.close_info is not None:
-            return State.DISCONNECTED
-        return State.CONNECTED if self.accepted else State.CONNECTING
+        if not self.accepted and not self._is_lost:
+            return State.CONNECTING
+        return State.CONNECTED if self.open else State.DISCONNECTED
 
     def closed_error(self) -> WebsocketClosed:
         """The error that users of the connection get from now on."""
@@ -137,13 +160,15 @@ class Connection:
 
     def _send_error(self) -> WebsocketClosed:
         is_lost = self.close_info is None or self.close_info.by == "lost"
-        if self._sent_close is None and is_lost:
+        if self._sent_close is None and is_lost and not self.is_cut_short:
             return SendFailed(*self._ending(), self.websocket)
         return self.closed_error()
 
     def _ending(self) -> tuple[int, str]:
         if self.close_info is not None:
             return self.close_info.code, self.close_info.reason
+        if self.is_cut_short and self._sent_close is None:
+            return CloseCode.INTERNAL_ERROR, CUT_SHORT
         return self._sent_close or (ABNORMAL, "")
 
     def check_accepted(self) -> None:
@@ -164,11 +189,11 @@ class Connection:
 
     # Messages
 
-    async def send(self, frame: bytes) -> None:
-        """Send one whole message, already framed; see ``Websocket.send``."""
+    async def send(self, opcode: int, payload: bytes) -> None:
+        """Send one whole message; see ``Websocket.send``."""
         if not self.accepted:
             self.check_accepted()
-        if self._budget.is_spent(len(frame)):
+        if self._budget.is_spent(len(payload)):
             await trio.lowlevel.checkpoint()
         else:
             await trio.lowlevel.checkpoint_if_cancelled()
@@ -176,13 +201,92 @@ class Connection:
         if not self.open:
             raise self._send_error()
         if outbox.has_room:
-            outbox.put(frame, gather=self._decoder.waiting > 0)
+            outbox.put(self._frame(opcode, payload), gather=self._decoder.waiting > 0)
             if outbox.is_broken:
                 raise self._send_error()
         else:
+            frame: LazyFrame = partial(self._frame, opcode, payload)
+            if self._deflater is None or not self._deflater.takeover:
+                frame = self._frame(opcode, payload)
             await outbox.wait_to_put(frame)
             self._budget.renew()
         self.messages_sent += 1
+
+    def _frame(self, opcode: int, payload: bytes) -> bytes:
+        """Frame a message, compressed if that was agreed and pays.
+
+        With context takeover it must be called in the order in which messages are written.
+        """
+        if self._deflater is not None:
+            compressed = self._deflater.compress(payload)
+            if compressed is not None:
+                return encode_frame(opcode | RSV1, compressed)
+        return encode_frame(opcode, payload)
+
+    def offer(
+        self, message: PreparedMessage, *, key: Hashable = None, drop_oldest: bool = False
+    ) -> bool:
+        """Queue a broadcast, which may be dropped again; never waits.
+
+        Args:
+            message: encoded once for all.
+            key: replaces a queued message that was offered with the same key.
+            drop_oldest: over the bound drop the oldest that was offered. Otherwise a peer that is
+                at four times the bound is disconnected (``SlowConsumer``); one that is slower than
+                it seems is found by its progress.
+
+        Returns:
+            Whether it was queued or written; not if the connection is closing.
+        """
+        if not self.open:
+            return False
+        frame = message.frame_for(self._deflater)
+        if self.outbox.offer(frame, key=key, drop_oldest=drop_oldest):
+            self.messages_sent += 1
+            return self.open
+        if not drop_oldest:
+            self.fail(SlowConsumer(f"{self.outbox.size} bytes are waiting to be taken"))
+        return False
+
+    # Fragmented messages, of ``trioweb.ws.fragments``
+
+    async def take_turn(self) -> None:
+        """Wait until this task alone may send; it calls ``outbox.end_turn()`` afterwards."""
+        self.check_accepted()
+        await self.checkpoint()
+        if not self.open:
+            raise self._send_error()
+        await self.outbox.take_turn()
+
+    def begin_deflating(self) -> DeflateStream | None:
+        """Compress the message whose turn it is; None: it goes plain."""
+        return self._deflater.begin() if self._deflater is not None else None
+
+    async def put_fragment(self, frame: Callable[[], bytes], size: int) -> None:
+        """Send a frame of the message whose turn it is; it is made when it is admitted."""
+        if self._budget.is_spent(size):
+            await trio.lowlevel.checkpoint()
+        else:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        if not self.open:
+            raise self._send_error()
+        await self.outbox.put_fragment(frame)
+        if self.outbox.is_broken:
+            raise self._send_error()
+
+    def cut_short(self) -> None:
+        """The message whose turn it is will not end, so nothing can be sent any more.
+
+        What to close with is decided a moment later, by the heartbeat task: if it is ``serve`` that
+        is being cancelled, it hears so itself; and the handler's own end may come first.
+        """
+        if self.open:
+            self.is_cut_short = True
+            self.heartbeat.rearm()
+
+    def close_cut_short(self) -> None:
+        """Nothing else has decided how to close."""
+        self.begin_close(CloseCode.INTERNAL_ERROR, CUT_SHORT)
 
     async def recv(self) -> str | bytes:
         """Take the next message, or wait for it; see ``Websocket.recv``."""
@@ -195,9 +299,10 @@ class Connection:
         message = self.take()
         if message is None:
             inbox.raise_if_ended()
-            message = await inbox.wait()
+            received: str | bytes = await inbox.wait(inbox.take)
             self._budget.renew()
             self._taken()
+            return received
         return message
 
     def take(self) -> str | bytes | None:
@@ -208,6 +313,35 @@ class Connection:
         elif self._decoder.failure is not None:
             self.fail_decoding()
         return message
+
+    async def recv_burst(self, limit: int) -> list[str | bytes]:
+        """Take all that is waiting, or wait for one message; see ``Websocket.recv_burst``."""
+        messages = [await self.recv()]
+        size = len(messages[0])
+        while len(messages) < limit and size < SIZES_TOGETHER * self.options.max_size:
+            message = self.take()
+            if message is None:
+                break
+            messages.append(message)
+            size += len(message)
+        return messages
+
+    async def recv_part(self, parts: MessageParts) -> Part:
+        """Take the next part of a message, or wait for it; see ``Websocket.recv_streaming``."""
+        inbox = self.inbox
+        self.check_accepted()
+        inbox.check_reader(of_parts=True)
+        await self.checkpoint()
+        inbox.check_reader(of_parts=True)
+        part = inbox.take_part(parts)
+        if part is None:
+            if self._decoder.failure is not None:
+                self.fail_decoding()
+            inbox.raise_if_ended()
+            part = await inbox.wait(partial(inbox.take_part, parts))
+            self._budget.renew()
+        self._taken()
+        return part
 
     def _taken(self) -> None:
         if self.grace_deadline < math.inf:
@@ -306,7 +440,7 @@ class Connection:
             reason: cut by the codec.
             drop: write Close right after the frame in progress instead of after the queue.
         """
-        if not self.open:
+        if not self.is_undecided:
             return
         self._sent_close = (code, reason)
         self.receiver.end_within(self.options.timeout)
@@ -315,7 +449,7 @@ class Connection:
 
     def fail(self, failure: WebSocketException) -> None:
         """Close because of what the peer did; nothing that comes later is looked at."""
-        if not self.open:
+        if not self.is_undecided:
             return
         self._log_failure(failure)
         self.failure = failure
@@ -333,8 +467,6 @@ class Connection:
 
     def fail_decoding(self) -> None:
         """The wire can't be read on: close for what the decoder found."""
-        # Sealing takes what came before; if that proves invalid, it is the failure.
-        self.inbox.seal()
         failure = self._decoder.failure
         assert failure is not None
         if self._sent_close is not None:
@@ -345,7 +477,7 @@ class Connection:
 
     def lose(self, failure: WebSocketException) -> None:
         """The peer is gone for all we know: say why, and wait for nothing."""
-        if self.open:
+        if self.is_undecided:
             self._log_failure(failure)
         self.failure = failure
         self.begin_close(failure.code, failure.reason, drop=True)
@@ -363,7 +495,7 @@ class Connection:
         """``serve`` is being cancelled: Close 1001 after the frame in progress, nothing else."""
         if self.receiver.is_hurried:
             return
-        if self.open:
+        if self.is_undecided:
             self.begin_close(1001, "server is shutting down", drop=True)
         else:
             self.outbox.drop_queue()

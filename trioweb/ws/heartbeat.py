@@ -153,6 +153,8 @@ class Heartbeat:
         connection, options = self._connection, self._connection.options
         if not connection.accepted:
             return connection.open_deadline
+        if connection.is_cut_short and connection.is_undecided:
+            return -math.inf
         deadlines = [connection.grace_deadline]
         if connection.open:
             if connection.outbox.size:
@@ -186,6 +188,8 @@ class Heartbeat:
             connection.cancel_handler(
                 f"the connection ended and the handler ran on for {options.disconnect_grace} s"
             )
+        if connection.is_cut_short:
+            connection.close_cut_short()
         if not connection.open:
             return
         if connection.outbox.size and now >= connection.outbox.progress_at + options.stall_timeout:

@@ -1,14 +1,13 @@
-"""The way in: complete messages wait here, undecoded, until the handler takes them.
+"""The way in: what has come waits here, undecoded, until the handler takes it.
 
-The decoder itself is the queue: what one read brought stays there as wire bytes, unmasked and
-validated only when it is taken. So a full inbox costs what its bytes cost, and control frames,
-which the decoder hands out at once, never wait behind it.
+The decoder itself is the queue: what one read brought stays there as wire bytes, unmasked,
+inflated and validated only when it is taken. So a full inbox costs what its bytes cost, and
+control frames, which the decoder hands out at once, never wait behind it.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import outcome
 import trio
@@ -16,31 +15,43 @@ import trio
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from trioweb.ws.messages import Decoder
+    from trioweb.ws.messages import Decoder, Part
+
+T = TypeVar("T")
 
 # "of four times WEBSOCKET_MAX_SIZE together": room for a few large messages, or many small ones.
 SIZES_TOGETHER = 4
+# On a route that streams a message may be larger than memory; so much of it waits: four reads.
+STREAM_BYTES = 4 * 65536
 
 
 class Inbox:
-    """Hands received messages to one reader at a time.
+    """Hands what was received to one reader at a time.
 
     Args:
         decoder: fed by the receive task.
         max_queue: complete messages that may wait before reading pauses.
         max_size: bytes of one message; ``SIZES_TOGETHER`` times this may wait.
-        has_room: called when a message was taken while the inbox was full.
+        stream: messages are taken in parts only, and no more than ``STREAM_BYTES`` wait.
+        has_room: called when something was taken while the inbox was full.
     """
 
     def __init__(
-        self, decoder: Decoder, max_queue: int, max_size: int, has_room: Callable[[], None]
+        self,
+        decoder: Decoder,
+        max_queue: int,
+        max_size: int,
+        stream: bool,
+        has_room: Callable[[], None],
     ) -> None:
         self._decoder = decoder
         self._max_queue = max_queue
-        self._max_bytes = SIZES_TOGETHER * max_size
+        self._max_bytes = STREAM_BYTES if stream else SIZES_TOGETHER * max_size
+        self._stream = stream
         self._has_room = has_room
-        self._kept: deque[str | bytes] = deque()
         self._reader: trio.lowlevel.Task | None = None
+        self._take_for_reader: Callable[[], object]
+        self._parts: object = None  # whose message is in progress
         self._ended: Callable[[], Exception] | None = None
         self._is_sealed = False
         self._drains = 0
@@ -64,57 +75,75 @@ class Inbox:
 
     def take(self) -> str | bytes | None:
         """The next message, or None when none is complete."""
-        if self._kept:
-            return self._kept.popleft()
-        if self._is_sealed:
-            return None
-        message = self._next()
-        if self.is_paused and not self.is_full:
-            self.is_paused = False
-            self._has_room()
+        self._parts = None
+        message = self._decoder.next_message()
+        if message is not None:
+            self.messages_received += 1
+        if self.is_paused:
+            self._unpause()
         return message
 
+    def take_part(self, parts: object) -> Part | None:
+        """The next part of a message, or None when there is nothing yet.
+
+        Args:
+            parts: who takes it; a new one begins with the next message, what is left of the one in
+                progress is skipped.
+        """
+        if parts is not self._parts:
+            while self._decoder.is_mid_message and self._next_part() is not None:
+                pass
+            if not self._decoder.is_mid_message:
+                self._parts = parts
+        part = self._next_part() if parts is self._parts else None
+        if self.is_paused:
+            self._unpause()
+        return part
+
+    def has_left(self, parts: object) -> bool:
+        """Whether the message that ``parts`` has begun is not in progress any more."""
+        return parts is not self._parts
+
     def raise_if_ended(self) -> None:
-        """Raise the end's error, once every message has been taken."""
+        """Raise the end's error, once everything has been taken."""
         if self._ended is not None:
             raise self._ended()
 
-    def check_reader(self) -> None:
-        """Refuse a second reader.
+    def check_reader(self, *, of_parts: bool = False) -> None:
+        """Refuse a second reader, and one of whole messages on a route that streams.
 
         Raises:
-            trio.BusyResourceError: another task is waiting in ``recv``.
+            trio.BusyResourceError: another task is receiving.
+            RuntimeError: whole messages can't be received here.
         """
         if self._reader is not None:
             raise trio.BusyResourceError("another task is already receiving from this WebSocket")
+        if self._stream and not of_parts:
+            raise RuntimeError("this route has stream=True: receive with ws.recv_streaming()")
 
-    async def wait(self) -> str | bytes:
-        """Wait for a message; the caller has found none by ``take``.
+    async def wait(self, take: Callable[[], T | None]) -> T:
+        """Wait until ``take``, which has found nothing, finds something.
 
         Cancellation:
-            Loses nothing: a message is handed over by rescheduling this task, after which the
-            wait can't be cancelled any more.
+            Loses nothing: what was taken is handed over by rescheduling this task, after which
+            the wait can't be cancelled any more.
         """
         self._reader = trio.lowlevel.current_task()
+        self._take_for_reader = take
 
         def abort(_: object) -> trio.lowlevel.Abort:
             self._reader = None
             return trio.lowlevel.Abort.SUCCEEDED
 
-        message: str | bytes = await trio.lowlevel.wait_task_rescheduled(abort)
-        return message
+        taken: T = await trio.lowlevel.wait_task_rescheduled(abort)
+        return taken
 
     def deliver(self) -> None:
-        """Hand the next message to the reader who waits; drop what nobody will take."""
-        if self._is_sealed:
-            while self._next() is not None:
-                pass
-            if self._reader is not None and self._ended is not None:
-                self._reschedule(outcome.Error(self._ended()))
-        elif self._reader is not None:
-            message = self.take()
-            if message is not None:
-                self._reschedule(outcome.Value(message))
+        """Hand what is next to the reader who waits; drop what nobody will take."""
+        if self._reader is not None:
+            taken = self._take_for_reader()
+            if taken is not None:
+                self._reschedule(outcome.Value(taken))
             elif self._ended is not None:
                 self._reschedule(outcome.Error(self._ended()))
         elif self._drains:
@@ -128,12 +157,10 @@ class Inbox:
 
     def seal(self) -> None:
         """Keep what is complete now and throw away all that comes later: we are closing."""
-        if self._is_sealed:
-            return
-        while (message := self._next()) is not None:
-            self._kept.append(message)
-        self._is_sealed = True
-        self._unpause()
+        if not self._is_sealed:
+            self._is_sealed = True
+            self._decoder.discard()
+            self._unpause()
 
     def start_draining(self) -> None:
         """Read on while nobody is receiving: what is over the bound is thrown away.
@@ -150,21 +177,22 @@ class Inbox:
         self._drains -= 1
 
     def _discard(self) -> None:
-        while self._is_over_bound and self._next() is not None:
-            pass
+        take = self._next_part if self._stream else self.take
+        while self._is_over_bound and take() is not None:
+            self._parts = None
 
-    def _next(self) -> str | bytes | None:
-        message = self._decoder.next_message()
-        if message is not None:
+    def _next_part(self) -> Part | None:
+        part = self._decoder.next_part()
+        if part is not None and part.last:
             self.messages_received += 1
-        return message
+        return part
 
     def _unpause(self) -> None:
-        if self.is_paused:
+        if self.is_paused and not self.is_full:
             self.is_paused = False
             self._has_room()
 
-    def _reschedule(self, result: outcome.Outcome[str | bytes]) -> None:
+    def _reschedule(self, result: outcome.Outcome[object]) -> None:
         task, self._reader = self._reader, None
         assert task is not None
         trio.lowlevel.reschedule(task, result)

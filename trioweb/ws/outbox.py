@@ -164,14 +164,17 @@ class Outbox:
         else:
             await self._wait_in(self._line, None)
 
-    async def put_fragment(self, frame: bytes) -> None:
+    async def put_fragment(self, frame: Callable[[], bytes]) -> None:
         """Admit a frame of the message whose turn it is, when there is room.
+
+        Args:
+            frame: called for it at its admission.
 
         Cancellation:
             Only before the frame is admitted.
         """
         if self.size < self._bound:
-            self.put(frame)
+            self.put(frame())
         else:
             await self._wait_in(self._turn_line, frame)
 

@@ -14,10 +14,11 @@ from trioweb.errors import (
     SlowConsumer,
     WebsocketClosed,
 )
-from trioweb.http import jsoncodec
 from trioweb.http.response import Response, to_response
 from trioweb.ws.close import check_code
-from trioweb.ws.encoding import BINARY, PONG, TEXT, encode_frame
+from trioweb.ws.encoding import PONG, encode_frame
+from trioweb.ws.fragments import MessageParts, send_fragments
+from trioweb.ws.prepared import to_payload
 from trioweb.ws.typed import TypedMessages
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from trioweb.http.request import QueryParams, Request
     from trioweb.ws.close import CloseInfo
     from trioweb.ws.connection import Connection, State
+    from trioweb.ws.fragments import Parts
     from trioweb.ws.heartbeat import PingWaiter
     from trioweb.ws.nursery import ConnectionNursery
 
@@ -157,7 +159,33 @@ class Websocket(TypedMessages):
         Cancellation:
             Either nothing of the message is sent, or all of it, and then this does not raise.
         """
-        await self._connection.send(encode_message(data, encoding))
+        opcode, payload = to_payload(data, encoding)
+        await self._connection.send(opcode, payload)
+
+    async def send_fragments(self, parts: Parts) -> None:
+        """Send one message in fragments, each as soon as it is made.
+
+        Others who send wait until the message has ended. When ``parts`` raises, or this call is
+        cancelled, after the first fragment, the connection is closed (1011 unless the handler's
+        end decides otherwise), since the peer could tell no half message from a whole one.
+
+        Args:
+            parts: an iterable or async iterable of str, or of bytes; an async generator is closed.
+                Nothing is sent if there are none.
+
+        Raises:
+            TypeError: a part is neither str nor bytes, or they are mixed.
+            RuntimeError: ``parts`` itself sends on this connection.
+            NotAccepted, WebsocketClosed, SendFailed: as ``send``.
+            BaseException: what ``parts`` raises.
+
+        Cancellation:
+            Before the first fragment nothing is sent; later it closes the connection.
+
+        Source:
+            RFC 6455 §5.4
+        """
+        await send_fragments(self._connection, parts)
 
     async def flush(self) -> None:
         """Wait until everything that was sent is with the operating system.
@@ -210,6 +238,48 @@ class Websocket(TypedMessages):
             connection.inbox.raise_if_ended()
             raise trio.WouldBlock
         return message
+
+    async def recv_burst(self, limit: int) -> list[str | bytes]:
+        """Receive all messages that are waiting; when there is none, wait for the next.
+
+        Args:
+            limit: how many at most, 1 or more. A burst also ends when its messages are four times
+                WEBSOCKET_MAX_SIZE together.
+
+        Returns:
+            One message at least, in the order in which they came.
+
+        Raises:
+            ValueError: the limit is less than 1.
+            NotAccepted, WebsocketClosed, trio.BusyResourceError: as ``recv``.
+
+        Cancellation:
+            Loses nothing.
+        """
+        if limit < 1:
+            raise ValueError(f"a burst is of 1 message at least, not {limit}")
+        return await self._connection.recv_burst(limit)
+
+    def recv_streaming(self) -> MessageParts:
+        """Receive one message in parts, as they come: ``async for part in ws.recv_streaming()``.
+
+        However large the message is, no more than 256 KiB of it and one read wait on a route with
+        ``stream=True``. Parts are str, cut at a character, or bytes; an empty message is one empty
+        part. What is left when the loop is left early is skipped when the next message is received.
+
+        Raises:
+            WebsocketClosed: on iterating: the connection ended before the message did, or before
+                it began.
+            RuntimeError: on iterating: something else was received since.
+            NotAccepted, trio.BusyResourceError: as ``recv``.
+
+        Cancellation:
+            Loses nothing; the iterator can be used again.
+
+        Source:
+            RFC 6455 §5.4
+        """
+        return MessageParts(self._connection)
 
     def __aiter__(self) -> Websocket:
         return self
@@ -454,34 +524,3 @@ def _control_data(data: object) -> bytes:
     if isinstance(data, bytes | bytearray | memoryview):
         return bytes(data)
     raise TypeError(f"control frames carry bytes, not {type(data).__name__}")
-
-
-def encode_message(data: object, encoding: str) -> bytes:
-    """Frame one message, choosing its type as ``Websocket.send`` says."""
-    if encoding == "text":
-        if isinstance(data, str):
-            return encode_frame(TEXT, _utf8(data))
-        if isinstance(data, bytes | bytearray | memoryview):
-            return encode_frame(BINARY, bytes(data))
-        if jsoncodec.is_jsonable_object(data):
-            return encode_frame(TEXT, jsoncodec.encode(data))
-        raise TypeError(
-            f"can't send {type(data).__name__}; send str, bytes, dict, list, tuple, a dataclass "
-            'or a Struct, or any JSON value with encoding="json"'
-        )
-    if encoding == "json":
-        return encode_frame(TEXT, jsoncodec.encode(data))
-    if encoding == "bytes":
-        if isinstance(data, str):
-            return encode_frame(BINARY, _utf8(data))
-        if isinstance(data, bytes | bytearray | memoryview):
-            return encode_frame(BINARY, bytes(data))
-        raise TypeError(f'encoding="bytes" sends bytes or str, not {type(data).__name__}')
-    raise ValueError(f'unknown encoding {encoding!r}; use "text", "bytes" or "json"')
-
-
-def _utf8(text: str) -> bytes:
-    try:
-        return text.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(f"a text message must be valid Unicode: {error}") from None
