@@ -200,3 +200,28 @@ async def test_rate_limit_none_turns_it_off(make: Make) -> None:
         for number in range(5):
             await ws.send(str(number))
             await ws.expect(str(number))
+
+
+async def test_stream(make: Make, autojump_clock: MockClock) -> None:
+    """On its own route a message comes in parts, and recv is refused."""
+    firsts: list[object] = []
+
+    async def handler(request: Any, ws: Any) -> None:
+        if request.path == "/own":
+            with pytest.raises(RuntimeError, match="stream=True"):
+                await ws.recv(timeout=0)
+            size = 0
+            async for part in ws.recv_streaming():
+                firsts.append(part)
+                size += len(part)
+            await ws.send_json(size)
+        else:
+            await ws.send_json(len(await ws.recv()))
+
+    app = make(handler, {}, stream=True)
+    async with open_client(app) as client:
+        for path in ("/own", "/plain"):
+            async with client.websocket(path) as ws:
+                await ws.send(bytes(300_000))
+                await ws.expect_json(300_000)
+    assert len(firsts) > 1
