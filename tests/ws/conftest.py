@@ -60,24 +60,38 @@ class Peer:
         self._codec.receive_data(data)
         self.received += list(self._codec.events())
 
+    async def next_frame(self) -> events.Event | None:
+        """The next event, fragments each by itself; None at the end of the stream."""
+        while not self.received:
+            data = await self.stream.receive_some(65536)
+            if not data:
+                return None
+            self._feed(bytes(data))
+        return self.received.pop(0)
+
+    async def answer(self, event: events.CloseConnection) -> None:
+        """Answer the server's Close, unless it is the answer to ours or nobody listens."""
+        if self._codec.state is not ConnectionState.CLOSED:
+            try:
+                await self.send(event.response())
+            except trio.BrokenResourceError:
+                pass
+
     async def next_event(self) -> events.Event | None:
         """The next event with messages put together; None at the end of the stream."""
         while True:
-            while self.received:
-                event = self.received.pop(0)
-                if isinstance(event, events.Message):
-                    self._parts.append(event.data)
-                    if not event.message_finished:
-                        continue
-                    empty: Any = "" if isinstance(event, events.TextMessage) else b""
-                    event = replace(event, data=empty.join(self._parts))
-                    self._parts = []
-                return event
-            data = await self.stream.receive_some(65536)
-            if not data:
+            event = await self.next_frame()
+            if event is None:
                 assert not self._parts, "the stream ended inside a message"
                 return None
-            self._feed(bytes(data))
+            if isinstance(event, events.Message):
+                self._parts.append(event.data)
+                if not event.message_finished:
+                    continue
+                empty: Any = "" if isinstance(event, events.TextMessage) else b""
+                event = replace(event, data=empty.join(self._parts))
+                self._parts = []
+            return event
 
     async def next_message(self) -> str | bytes:
         while True:
@@ -95,11 +109,7 @@ class Peer:
             event = await self.next_event()
             assert event is not None, "the stream ended without a Close"
             if isinstance(event, events.CloseConnection):
-                if self._codec.state is not ConnectionState.CLOSED:
-                    try:
-                        await self.send(event.response())
-                    except trio.BrokenResourceError:
-                        pass
+                await self.answer(event)
                 return int(event.code), event.reason or ""
 
     async def close(self, code: int = 1000, reason: str = "") -> None:

@@ -53,7 +53,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("trioweb")
 
-CUT_SHORT = "a message was cut short"
+# How a connection ends of which a fragmented message did not.
+CUT_SHORT = (int(CloseCode.INTERNAL_ERROR), "a message was cut short")
 
 
 class State(enum.Enum):
@@ -168,7 +169,7 @@ class Connection:
         if self.close_info is not None:
             return self.close_info.code, self.close_info.reason
         if self.is_cut_short and self._sent_close is None:
-            return CloseCode.INTERNAL_ERROR, CUT_SHORT
+            return CUT_SHORT
         return self._sent_close or (ABNORMAL, "")
 
     def check_accepted(self) -> None:
@@ -286,7 +287,7 @@ class Connection:
 
     def close_cut_short(self) -> None:
         """Nothing else has decided how to close."""
-        self.begin_close(CloseCode.INTERNAL_ERROR, CUT_SHORT)
+        self.begin_close(*CUT_SHORT)
 
     async def recv(self) -> str | bytes:
         """Take the next message, or wait for it; see ``Websocket.recv``."""

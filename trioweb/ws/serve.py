@@ -32,7 +32,7 @@ from trioweb.errors import (
 from trioweb.http.response import Response, error_response
 from trioweb.ws import handshake
 from trioweb.ws.close import CloseInfo, is_wire_code
-from trioweb.ws.connection import Connection
+from trioweb.ws.connection import CUT_SHORT, Connection
 from trioweb.ws.nursery import ConnectionNursery
 from trioweb.ws.wait_any import leaves, without_cancelled
 from trioweb.ws.websocket import Websocket
@@ -328,7 +328,7 @@ class _WebsocketSession:
     def _ending(self, error: BaseException | None) -> tuple[int, str]:
         """The close code and reason that an exception stands for; logs what nobody expected."""
         if error is None or self._is_own_end(error):
-            return 1000, ""
+            return CUT_SHORT if self.connection.is_cut_short else (1000, "")
         if isinstance(error, WebSocketException) and is_wire_code(error.code):
             return error.code, error.reason
         if isinstance(error, HTTPException) and is_wire_code(error.close_code):
