@@ -157,6 +157,7 @@ async def test_a_handler_that_goes_on_after_its_parts_raised_finds_the_connectio
 
     async with bench.connect(handler) as peer:
         assert await wire(peer) == [("a", False), 1011]
+        await peer.stream.aclose()
         await wait_all_tasks_blocked(0.02)
     assert seen == [False, (1011, "a message was cut short", "us", True)]
 
