@@ -1,0 +1,479 @@
+"""Every error of the table in every place where it can be raised: the wire, the log, the others.
+
+An error is raised in a place of an application that serves another connection meanwhile. Before
+accept it must become its status, afterwards its close code; what nobody expected is logged once
+with its traceback; an exception handler sees what was raised; the other connection goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import aclosing, asynccontextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+import trio
+
+from trioweb import TrioWeb, wait_any
+from trioweb.errors import (
+    BadRequest,
+    Forbidden,
+    HTTPException,
+    InvalidMessage,
+    MessageTooBig,
+    NotAccepted,
+    NotFound,
+    OriginDenied,
+    PingTimeout,
+    ProtocolError,
+    RateLimited,
+    RecvTimeout,
+    SendFailed,
+    ServerError,
+    ServerShutdown,
+    ServiceUnavailable,
+    SlowConsumer,
+    TooManyConnections,
+    Unauthorized,
+    UpgradeRequired,
+    WebsocketClosed,
+    WebSocketException,
+    WrongFrameType,
+)
+from trioweb.testing import Denied, open_client
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+
+    from trioweb import Request, Response, Websocket
+    from trioweb.testing.client import Client
+
+    Place = Callable[[Websocket, BaseException], Awaitable[None]]
+
+SECRET = "the secret of the exception"
+HIDDEN = "internal error"
+
+
+class Row(NamedTuple):
+    """One row of the table of errors.
+
+    Attributes:
+        error: made for a connection, None where there is none.
+        denial: status and body before accept, None where it can't be.
+        close: code and reason after accept; a reason of None may be any but a secret.
+        logged: whether it is an ERROR in the log, before and after accept.
+    """
+
+    name: str
+    error: Callable[[Any], BaseException]
+    denial: tuple[int, str] | None
+    close: tuple[int, str | None]
+    logged: tuple[bool, bool | None] = (False, False)
+
+
+def http(kind: type[HTTPException], status: int, code: int) -> Row:
+    """An HTTPException, whose message is meant for the peer unless it is a failure of ours."""
+    message = f"told about {status}"
+    reason = message if status < 500 else None
+    return Row(kind.__name__, lambda _: kind(message), (status, message), (code, reason))
+
+
+def crash(name: str, error: Callable[[Any], BaseException]) -> Row:
+    denial = (500, "Internal Server Error")
+    return Row(name, error, denial, (1011, HIDDEN), (True, True))
+
+
+def closing(kind: Any, code: int) -> Row:
+    return Row(kind.__name__, lambda _: kind("why"), (403, "why"), (code, "why"))
+
+
+def several(*errors: Exception) -> ExceptionGroup[Exception]:
+    return ExceptionGroup(SECRET, errors)
+
+
+TABLE = [
+    Row("own end", lambda ws: WebsocketClosed(1001, SECRET, ws), None, (1000, "")),
+    Row("own lost", lambda ws: SendFailed(1006, SECRET, ws), None, (1000, "")),
+    Row(
+        "own ends only",
+        lambda ws: several(WebsocketClosed(1001, SECRET, ws), SendFailed(1006, SECRET, ws)),
+        None,
+        (1000, ""),
+    ),
+    Row(
+        "own end and one",
+        lambda ws: several(WebsocketClosed(1001, SECRET, ws), NotFound("leaf")),
+        None,
+        (4404, "leaf"),
+    ),
+    Row(
+        "own end and two",
+        lambda ws: several(WebsocketClosed(1001, SECRET, ws), NotFound(SECRET), KeyError(SECRET)),
+        None,
+        (1011, HIDDEN),
+        (True, True),
+    ),
+    crash("another's end", lambda _: WebsocketClosed(4000, SECRET, object())),
+    crash("another lost", lambda _: SendFailed(1006, SECRET, object())),
+    crash("nobody's end", lambda _: WebsocketClosed(4000, SECRET)),
+    crash("RecvTimeout", lambda _: RecvTimeout(SECRET)),
+    crash("NotAccepted", lambda _: NotAccepted(SECRET)),
+    Row("a code", lambda _: WebSocketException(4242, "mine"), (403, "mine"), (4242, "mine")),
+    Row("a bare code", lambda _: WebSocketException(4242), (403, "Forbidden"), (4242, "")),
+    Row(
+        "a code that is none",
+        lambda _: WebSocketException(1005, "why"),
+        (403, "why"),
+        (1011, HIDDEN),
+        (False, True),
+    ),
+    http(BadRequest, 400, 4400),
+    http(Unauthorized, 401, 1008),
+    http(Forbidden, 403, 1008),
+    http(OriginDenied, 403, 1008),
+    http(NotFound, 404, 4404),
+    http(UpgradeRequired, 426, 4426),
+    http(RateLimited, 429, 1008),
+    http(ServerError, 500, 1011)._replace(close=(1011, HIDDEN), logged=(False, True)),
+    http(ServiceUnavailable, 503, 1011)._replace(close=(1011, HIDDEN), logged=(False, True)),
+    http(TooManyConnections, 503, 1013)._replace(logged=(False, None)),
+    http(ServerShutdown, 503, 1001)._replace(logged=(False, None)),
+    Row("410", lambda _: HTTPException("gone", 410), (410, "gone"), (4410, "gone")),
+    closing(ProtocolError, 1002),
+    closing(WrongFrameType, 1003),
+    closing(InvalidMessage, 1007),
+    closing(MessageTooBig, 1009),
+    closing(PingTimeout, 1011),
+    closing(SlowConsumer, 1013),
+    crash("ValueError", lambda _: ValueError(SECRET)),
+    crash("TooSlowError", lambda _: trio.TooSlowError(SECRET)),
+    crash("BrokenResourceError", lambda _: trio.BrokenResourceError(SECRET)),
+    crash("ClosedResourceError", lambda _: trio.ClosedResourceError(SECRET)),
+    crash("TimeoutError", lambda _: TimeoutError(SECRET)),
+    crash("a group", lambda _: several(ValueError(SECRET), KeyError(SECRET))),
+    crash("a group of answers", lambda _: several(NotFound(SECRET), WebSocketException(4001))),
+    Row("a leaf", lambda _: several(several(NotFound("leaf"))), (404, "leaf"), (4404, "leaf")),
+]
+
+
+# Places, with a WebSocket
+
+
+async def in_the_handler(ws: Websocket, error: BaseException) -> None:
+    raise error
+
+
+async def in_a_task_of_ws_nursery(ws: Websocket, error: BaseException) -> None:
+    ws.nursery.start_soon(fail, error)
+    await trio.sleep_forever()
+
+
+async def in_a_started_task_of_ws_nursery(ws: Websocket, error: BaseException) -> None:
+    await ws.nursery.start(start_and_fail, error)
+    await trio.sleep_forever()
+
+
+async def in_a_nursery(ws: Websocket, error: BaseException) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(fail, error)
+        nursery.start_soon(trio.sleep_forever)
+
+
+async def in_nested_nurseries(ws: Websocket, error: BaseException) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(in_a_nursery, ws, error)
+
+
+async def in_a_generator(ws: Websocket, error: BaseException) -> None:
+    async def generate() -> AsyncGenerator[int, None]:
+        yield 1
+        raise error
+
+    async for _ in generate():
+        await trio.lowlevel.checkpoint()
+
+
+async def over_a_generator(ws: Websocket, error: BaseException) -> None:
+    async def generate() -> AsyncGenerator[int, None]:
+        try:
+            while True:
+                yield 1
+        finally:
+            await trio.lowlevel.checkpoint()
+
+    async with aclosing(generate()) as numbers:
+        async for _ in numbers:
+            raise error
+
+
+async def in_a_context_manager(ws: Websocket, error: BaseException) -> None:
+    @asynccontextmanager
+    async def manage() -> AsyncGenerator[None, None]:
+        try:
+            yield
+        finally:
+            await trio.lowlevel.checkpoint()
+
+    async with manage():
+        raise error
+
+
+async def at_the_end_of_a_context_manager(ws: Websocket, error: BaseException) -> None:
+    @asynccontextmanager
+    async def manage() -> AsyncGenerator[None, None]:
+        yield
+        raise error
+
+    async with manage():
+        pass
+
+
+async def in_wait_any(ws: Websocket, error: BaseException) -> None:
+    async def run() -> None:
+        await fail(error)
+
+    await wait_any(run, trio.sleep_forever)
+
+
+async def in_a_cancelled_scope(ws: Websocket, error: BaseException) -> None:
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        try:
+            await trio.lowlevel.checkpoint()
+        finally:
+            raise error
+
+
+async def fail(error: BaseException) -> None:
+    await trio.lowlevel.checkpoint()
+    raise error
+
+
+async def start_and_fail(error: BaseException, task_status: trio.TaskStatus[None]) -> None:
+    task_status.started()
+    await fail(error)
+
+
+PLACES: list[Place] = [
+    in_the_handler,
+    in_a_task_of_ws_nursery,
+    in_a_started_task_of_ws_nursery,
+    in_a_nursery,
+    in_nested_nurseries,
+    in_a_generator,
+    over_a_generator,
+    in_a_context_manager,
+    at_the_end_of_a_context_manager,
+    in_wait_any,
+    in_a_cancelled_scope,
+]
+IN_TASKS_OF_WS_NURSERY = (in_a_task_of_ws_nursery, in_a_started_task_of_ws_nursery)
+
+
+class Failing:
+    """An application with a handler that fails, and one that must not notice.
+
+    Attributes:
+        raised: the error, once it was raised.
+        seen: what the application's exception handler was given.
+    """
+
+    def __init__(self, error: Callable[[Any], BaseException]) -> None:
+        self._make = error
+        self.app = TrioWeb()
+        self.app.websocket("/echo")(self._echo)
+        self.app.exception(Exception)(self._see)
+        self.raised: list[BaseException] = []
+        self.seen: list[BaseException] = []
+
+    def error(self, websocket: object = None) -> BaseException:
+        error = self._make(websocket)
+        self.raised.append(error)
+        return error
+
+    def add_handler(self, place: Place, *, is_accepted: bool) -> None:
+        """Fail in a place of the handler of ``/fail``."""
+
+        async def handler(ws: Websocket) -> None:
+            await place(ws, self.error(ws))
+
+        self.app.websocket("/fail", accept="auto" if is_accepted else "manual")(handler)
+
+    def add_around(self, place: str) -> None:
+        """Fail in a middleware or guard of ``/fail``."""
+
+        async def handler(ws: Websocket) -> None:
+            await ws.send("reached")
+
+        async def guard(request: Request) -> None:
+            if request.path == "/fail":
+                raise self.error()
+
+        async def see_response(request: Request, response: Response) -> None:
+            if response.status == 101:
+                await guard(request)
+
+        self.app.websocket("/fail", guards=[guard] if place == "guard" else [])(handler)
+        if place == "request middleware":
+            self.app.on_request(guard)
+        if place == "response middleware":
+            self.app.on_response(see_response)
+
+    async def _echo(self, ws: Websocket) -> None:
+        async for message in ws:
+            await ws.send(message)
+
+    async def _see(self, request: Request, error: Exception) -> None:
+        self.seen.append(error)
+
+    @asynccontextmanager
+    async def open_client(self) -> AsyncGenerator[Client, None]:
+        async with open_client(self.app) as client, client.websocket("/echo") as bystander:
+            yield client
+            await bystander.send("undisturbed")
+            await bystander.expect("undisturbed")
+
+
+@pytest.fixture
+def logged(caplog: pytest.LogCaptureFixture) -> Callable[[], list[logging.LogRecord]]:
+    """What the log has of WARNING and above."""
+    return lambda: [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from leaves(inner)
+    else:
+        yield error
+
+
+def same_as(error: BaseException, raised: BaseException) -> bool:
+    """Whether an error is what was raised, but for groups around it."""
+    return set(leaves(error)) <= set(leaves(raised))
+
+
+def check_log(
+    records: list[logging.LogRecord], raised: BaseException, expected: bool | None
+) -> None:
+    if expected is None:
+        assert len(records) <= 1
+    else:
+        assert len(records) == expected
+    for record in records:
+        assert record.name == "trioweb"
+        assert record.levelno == logging.ERROR
+        assert record.exc_info
+        assert record.exc_info[1] is not None
+        assert same_as(record.exc_info[1], raised)
+        assert record.exc_info[1].__traceback__ is not None
+
+
+@pytest.mark.parametrize(
+    ("row", "place"),
+    [
+        pytest.param(row, place, id=f"{row.name}-{place.__name__}")
+        for row in TABLE
+        for place in PLACES
+        # There a quiet end is the task's alone, and the handler goes on.
+        if row.close[0] != 1000 or place not in IN_TASKS_OF_WS_NURSERY
+    ],
+)
+async def test_after_accept_an_error_is_a_close_code(
+    row: Row, place: Place, logged: Callable[[], list[logging.LogRecord]]
+) -> None:
+    failing = Failing(row.error)
+    failing.add_handler(place, is_accepted=True)
+    code, reason = row.close
+    async with failing.open_client() as client, client.websocket("/fail") as ws:
+        told = await ws.expect_close(code)
+        if reason is None:
+            assert SECRET not in told
+        else:
+            assert told == reason
+    (raised,) = failing.raised
+    check_log(logged(), raised, row.logged[1])
+    if code == 1000:
+        assert not failing.seen  # a quiet end is no failure
+    else:
+        (seen,) = failing.seen
+        assert same_as(seen, raised)
+
+
+@pytest.mark.parametrize("place", PLACES, ids=lambda place: place.__name__)
+@pytest.mark.parametrize("row", [row for row in TABLE if row.denial], ids=lambda row: row.name)
+async def test_before_accept_an_error_is_a_status(
+    row: Row, place: Place, logged: Callable[[], list[logging.LogRecord]]
+) -> None:
+    failing = Failing(row.error)
+    failing.add_handler(place, is_accepted=False)
+    await expect_denial(failing, row, logged)
+
+
+@pytest.mark.parametrize(
+    ("row", "place"),
+    [
+        pytest.param(row, place, id=f"{row.name}-{place}")
+        for row in TABLE
+        for place in ("request middleware", "guard", "response middleware")
+        if row.denial and (row.name, place) != ("a leaf", "response middleware")
+    ],
+)
+async def test_what_is_around_a_handler_denies_by_its_errors(
+    row: Row, place: str, logged: Callable[[], list[logging.LogRecord]]
+) -> None:
+    failing = Failing(row.error)
+    failing.add_around(place)
+    await expect_denial(failing, row, logged)
+
+
+async def expect_denial(
+    failing: Failing, row: Row, logged: Callable[[], list[logging.LogRecord]]
+) -> None:
+    assert row.denial is not None
+    async with failing.open_client() as client:
+        with pytest.raises(Denied) as caught:
+            async with client.websocket("/fail"):
+                pass
+        assert (caught.value.status, caught.value.body.decode()) == row.denial
+        assert SECRET not in str(caught.value.headers.raw)
+    (raised,) = failing.raised
+    check_log(logged(), raised, row.logged[0])
+    (seen,) = failing.seen
+    assert same_as(seen, raised)
+
+
+@pytest.mark.parametrize("place", PLACES, ids=lambda place: place.__name__)
+@pytest.mark.parametrize("is_accepted", [True, False], ids=["accepted", "not accepted"])
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+async def test_what_ends_the_process_goes_through(
+    kind: type[BaseException], place: Place, is_accepted: bool
+) -> None:
+    """As itself, in no group; a peer who was accepted is told."""
+    failing = Failing(lambda _: kind(SECRET))
+    failing.add_handler(place, is_accepted=is_accepted)
+    told: list[str] = []
+
+    async def connect() -> None:
+        async with failing.open_client() as client, client.websocket("/fail") as ws:
+            told.append(await ws.expect_close(1011))
+            await trio.sleep_forever()
+
+    with pytest.raises(kind) as caught:
+        await connect()
+    assert caught.value is failing.raised[0]
+    assert told == [HIDDEN] * is_accepted
+    assert not failing.seen
+
+
+@pytest.mark.parametrize("place", ["request middleware", "guard", "response middleware"])
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+async def test_what_ends_the_process_goes_through_middleware(
+    kind: type[BaseException], place: str
+) -> None:
+    failing = Failing(lambda _: kind(SECRET))
+    failing.add_around(place)
+    with pytest.raises(kind) as caught:
+        async with failing.open_client() as client, client.websocket("/fail"):
+            pass
+    assert caught.value is failing.raised[0]
