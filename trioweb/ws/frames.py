@@ -8,11 +8,11 @@ application while messages may have to:
   returns the control frames, and stores the data frames as *pieces*, still masked.
 * ``Decoder`` (``messages.py``) unmasks and validates pieces, and makes messages of them.
 
-A piece is ``(kind, mask, payload)``. Its kind is the first byte of a frame: an opcode, and FIN
-when the message ends with it. What has come of an unfinished frame gathers in ``_incoming``; a
-reader that has nothing better to do takes that as if it were a fragment, and what follows is a
-CONTINUATION with the mask rotated. So work and memory are linear in the bytes, however they were
-split, and text is validated as it comes.
+A piece is ``(kind, mask, payload)``. Its kind is the first byte of a frame: an opcode, FIN when
+the message ends with it, and RSV1 when a compressed one begins. What has come of an unfinished
+frame gathers in ``_incoming``; a reader that has nothing better to do takes that as if it were a
+fragment, and what follows is a CONTINUATION with the mask rotated. So work and memory are linear in
+the bytes, however they were split, and text is validated as it comes.
 
 Errors never raise: ``failure`` is set, what lies behind it on the wire is not parsed, and the
 complete messages before it can still be taken.
@@ -35,6 +35,7 @@ from trioweb.ws.encoding import (
     PING,
     PONG,
     RSV,
+    RSV1,
     TEXT,
     encode_close,
     encode_frame,
@@ -71,6 +72,14 @@ A flood of empty fragments costs us work for each frame; so it ends by the one l
 WHOLE: Final = frozenset((FIN | TEXT, FIN | BINARY))
 """The kinds of a piece that is a message of its own."""
 
+WHOLE_COMPRESSED: Final = frozenset((FIN | RSV1 | TEXT, FIN | RSV1 | BINARY))
+"""Those of a piece that is a compressed message of its own."""
+
+ANY_WHOLE: Final = WHOLE | WHOLE_COMPRESSED
+"""Those of all pieces that are not fragments."""
+
+_DATA: Final = frozenset((TEXT, BINARY))
+
 
 class Ping(NamedTuple):
     """A ping to answer with a pong of the same data."""
@@ -100,19 +109,23 @@ class Scanner:
     Args:
         max_size: bytes of one message; each frame of a fragmented message counts as 64 at least.
         masked: whether frames must be masked (a client's must) or must not be (a server's).
+        compressed: whether a message may be compressed. What it may have on the wire is bounded
+            here; what it has when it is inflated, where that is done.
 
     Attributes:
         failure: why the wire can't be read on, once that is found. Take all messages first:
             a message that lies before the failure may itself turn out to be invalid, and that,
             being first on the wire, is then the failure.
         has_close: a Close frame has come; everything behind it is ignored.
-        buffered: payload bytes held, of messages that have not been taken.
+        buffered: payload bytes held, of messages that have not been taken; and 64 for each
+            fragment of them, since those cost memory however little is in them.
     """
 
     __slots__ = (
         "_complete",
         "_cost",
         "_deaf",
+        "_forbidden",
         "_fragmented",
         "_head",
         "_incoming",
@@ -120,18 +133,20 @@ class Scanner:
         "_incoming_kind",
         "_incoming_mask",
         "_is_discarding",
+        "_limit",
         "_mask_bit",
         "_need",
         "_pieces",
         "_rest",
         "_small",
+        "_whole",
         "buffered",
         "failure",
         "has_close",
         "max_size",
     )
 
-    def __init__(self, max_size: int, *, masked: bool = True) -> None:
+    def __init__(self, max_size: int, *, masked: bool = True, compressed: bool = False) -> None:
         self.max_size = max_size
         self.failure: WebSocketException | None = None
         self.has_close = False
@@ -142,7 +157,10 @@ class Scanner:
         self._deaf = False  # failed or closed: nothing more is parsed
         self._rest = b""  # an incomplete header or control frame, 131 bytes at most
         self._fragmented = False  # the next data frame has to be a CONTINUATION
-        self._cost = 0  # what the fragmented message has used of max_size
+        self._cost = 0  # what the fragmented message has used of its limit
+        self._limit = max_size  # of the message in progress
+        self._forbidden = RSV ^ RSV1 if compressed else RSV
+        self._whole = ANY_WHOLE if compressed else WHOLE
         self._is_discarding = False
         # The data frame that is coming in, less what a reader has taken of it.
         self._need = 0  # payload bytes that are still to come
@@ -181,6 +199,7 @@ class Scanner:
             self._rest = b""
         controls: list[Control] = []
         head, small, mask_bit, pieces = self._head, self._small, self._mask_bit, self._pieces
+        whole = self._whole
         pos, end = 0, len(data)
         try:
             while end - pos >= 2:
@@ -188,7 +207,7 @@ class Scanner:
                 size = data[pos + 1] ^ mask_bit
                 stop = (start := pos + head) + size
                 # The fast way: a small unfragmented message, all of it here.
-                if size <= small and first in WHOLE and stop <= end and not self._fragmented:
+                if size <= small and first in whole and stop <= end and not self._fragmented:
                     pieces.append((first, data[pos + 2 : start], data[start:stop]))
                     self._complete += 1
                     self.buffered += size
@@ -236,7 +255,9 @@ class Scanner:
         cost = size
         if not fin or self._fragmented:
             cost = self._cost + max(size, MIN_FRAGMENT_COST)
-        if cost > self.max_size:
+        if not self._fragmented:
+            self._limit = self.max_size + _growth(self.max_size) if first & RSV1 else self.max_size
+        if cost > self._limit:
             raise MessageTooBig(f"message of {cost} bytes or more exceeds {self.max_size} bytes")
         if available < head:
             return 0
@@ -252,21 +273,29 @@ class Scanner:
         got = len(payload)
         self.buffered += got
         if got == size:
-            self._pieces.append((first, mask, payload))
-            self._complete += fin >> 7
+            self._store(first, mask, payload)
         else:
             self._need = size - got
             self._incoming = payload
-            self._incoming_kind, self._incoming_mask, self._incoming_fin = opcode, mask, fin
+            self._incoming_kind, self._incoming_mask, self._incoming_fin = first ^ fin, mask, fin
         return head + got
+
+    def _store(self, kind: int, mask: bytes, payload: bytes | bytearray) -> None:
+        """Store a piece whose payload is counted already."""
+        self._pieces.append((kind, mask, payload))
+        self._complete += kind >> 7
+        if kind not in ANY_WHOLE:
+            self.buffered += MIN_FRAGMENT_COST
 
     def _check_start(self, first: int, size: int) -> None:
         """Apply the rules that the first two bytes of a frame can break."""
         opcode = first & 0x0F
-        if first & RSV:
+        if first & self._forbidden:
             raise ProtocolError("reserved bits are set, and no extension was negotiated")
         if opcode not in OPCODES:
             raise ProtocolError(f"unknown opcode {opcode:#x}")
+        if first & RSV1 and opcode not in _DATA:
+            raise ProtocolError("reserved bits are set where no message begins")
         if size > 127:
             raise ProtocolError("frame is not masked" if self._mask_bit else "frame is masked")
         if opcode & 8:
@@ -312,11 +341,19 @@ class Scanner:
         self.buffered += got
         if got < need:
             return b""
-        fin = self._incoming_fin
-        self._pieces.append((self._incoming_kind | fin, self._incoming_mask, self._incoming))
-        self._complete += fin >> 7
+        kind = self._incoming_kind | self._incoming_fin
+        self._store(kind, self._incoming_mask, self._incoming)
         self._incoming = b""
         return data[got:]
+
+
+def _growth(size: int) -> int:
+    """Return how much larger a message may be when it is compressed.
+
+    An eighth at most, if all of it takes 9 bits a byte; fragments that are flushed take a few bytes
+    more each.
+    """
+    return size // 4 + MIN_FRAGMENT_COST
 
 
 def _decode_close(data: bytes) -> Close:

@@ -3,8 +3,9 @@
 Theory of operation. A reader takes messages whole (``next_message``) or as they come
 (``next_part``), and may change its mind: what has been put together of a message that is not
 complete becomes the first part, and what is left of a message whose parts nobody wants is skipped.
-Both stand on ``_pull``, which takes the next piece of the message in progress; only a whole,
-unfragmented message goes a shorter way.
+Both stand on ``_pull``, which takes what comes next of the message in progress; only a whole,
+unfragmented message goes a shorter way. A compressed piece stays where it is until all of it is
+inflated, part by part; so it is counted for as long as it is held.
 
 Content never raises either: ``failure`` is set, and as it lies before everything that is still
 held, all of that is dropped.
@@ -14,12 +15,18 @@ from __future__ import annotations
 
 import codecs
 from io import StringIO
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from trioweb.errors import InvalidMessage, WebSocketException
-from trioweb.ws.encoding import BINARY, CONTINUATION, FIN, TEXT
-from trioweb.ws.frames import WHOLE, Scanner
+from trioweb.ws.encoding import BINARY, CONTINUATION, FIN, RSV1, TEXT
+from trioweb.ws.frames import ANY_WHOLE, MIN_FRAGMENT_COST, WHOLE, WHOLE_COMPRESSED, Scanner
 from trioweb.ws.mask import apply_mask, rotate_mask
+
+if TYPE_CHECKING:
+    from trioweb.ws.deflate import Inflater
+
+PART_SIZE: Final = 65536
+"""Inflated bytes of a part, at most: as much as one read brings of a message that goes plain."""
 
 _WHOLE_BINARY: Final = FIN | BINARY
 _utf8_decoder = codecs.getincrementaldecoder("utf-8")
@@ -44,17 +51,34 @@ class Decoder(Scanner):
     Args:
         max_size: bytes of one message; each frame of a fragmented message counts as 64 at least.
         masked: whether frames must be masked (a client's must) or must not be (a server's).
+        inflater: of this connection; None if no compression was agreed on. It has its own limit.
 
     Attributes:
         is_mid_message: the first part of a message was handed out, and the last one was not.
     """
 
-    __slots__ = ("_binary", "_held", "_is_text", "_text", "_utf8", "is_mid_message")
+    __slots__ = (
+        "_binary",
+        "_held",
+        "_inflater",
+        "_is_compressed",
+        "_is_fed",
+        "_is_text",
+        "_text",
+        "_utf8",
+        "is_mid_message",
+    )
 
-    def __init__(self, max_size: int, *, masked: bool = True) -> None:
-        super().__init__(max_size, masked=masked)
+    def __init__(
+        self, max_size: int, *, masked: bool = True, inflater: Inflater | None = None
+    ) -> None:
+        super().__init__(max_size, masked=masked, compressed=inflater is not None)
         self.is_mid_message = False
-        self._is_text = False  # the message in progress
+        self._inflater = inflater
+        self._is_fed = False  # the inflater has the first piece, and has not given all of it
+        # The message in progress.
+        self._is_text = False
+        self._is_compressed = False
         # What next_message has put together of it, and how many bytes those were.
         self._binary: bytearray | None = None
         self._text: StringIO | None = None
@@ -89,6 +113,8 @@ class Decoder(Scanner):
         if self.is_mid_message:
             return self.next_message() if self._skip() else None
         try:
+            if pieces and pieces[0][0] in WHOLE_COMPRESSED:
+                return self._inflate_whole()
             return self._assemble()
         except WebSocketException as failure:
             self._fail(failure)
@@ -136,17 +162,25 @@ class Decoder(Scanner):
         self.discard()
         keep = max(0, self._complete - count)
         while self._complete > keep:
-            self.buffered -= len(self._pieces.pop()[2])
-            self._complete -= 1
+            self._forget(self._pieces.pop())
             self._drop_incomplete()
 
     def _drop_incomplete(self) -> None:
         """Drop the pieces of a message whose end is not among them."""
         pieces = self._pieces
         while pieces and not pieces[-1][0] & FIN:
-            self.buffered -= len(pieces.pop()[2])
+            self._forget(pieces.pop())
         if not pieces:
+            self._is_fed = False
             self._take_held()
+
+    def _forget(self, piece: tuple[int, bytes, bytes | bytearray]) -> None:
+        """Count a piece no more."""
+        kind, _, payload = piece
+        self.buffered -= len(payload)
+        self._complete -= kind >> 7
+        if kind not in ANY_WHOLE:
+            self.buffered -= MIN_FRAGMENT_COST
 
     def _skip(self) -> bool:
         """Skip the rest of the message in parts; answer whether its end has come."""
@@ -156,28 +190,48 @@ class Decoder(Scanner):
         return False
 
     def _pull(self) -> tuple[bytes, bool] | None:
-        """Take a piece of the message in progress, and whether it is the last one."""
+        """Take what comes next of the message in progress, and whether it is the last of it."""
         pieces = self._pieces
         if not pieces:
             if not self._incoming:
                 return None
             self._take_incoming()
-        kind, mask, payload = pieces.popleft()
-        self.buffered -= len(payload)
-        if kind & TEXT:
-            self._is_text = True
-        elif kind & BINARY:
-            self._is_text = False
-        data = apply_mask(payload, mask) if mask else bytes(payload)
-        if kind & FIN:
-            self._complete -= 1
-            return data, True
-        return data, False
+        kind, mask, payload = pieces[0]
+        data = b""
+        if not self._is_fed:
+            if kind & (TEXT | BINARY):
+                self._is_text = bool(kind & TEXT)
+                self._is_compressed = bool(kind & RSV1)
+            data = apply_mask(payload, mask) if mask else bytes(payload)
+        if self._is_compressed:
+            assert self._inflater is not None
+            if not self._is_fed:
+                self._is_fed = True
+                self._inflater.feed(data, bool(kind & FIN))
+            data = self._inflater.read(PART_SIZE)
+            if len(data) == PART_SIZE:
+                return data, False
+            self._is_fed = False
+        self._forget(pieces.popleft())
+        return data, bool(kind & FIN)
+
+    def _inflate_whole(self) -> str | bytes:
+        """Take the next message, which is compressed and has come in one piece."""
+        assert self._inflater is not None
+        kind, mask, payload = piece = self._pieces.popleft()
+        self._forget(piece)
+        data = self._inflater.inflate(apply_mask(payload, mask) if mask else bytes(payload))
+        if kind & BINARY:
+            return data
+        try:
+            return data.decode()
+        except UnicodeDecodeError:
+            raise _invalid_text() from None
 
     def _take_incoming(self) -> None:
         """Make a piece of what has come of an unfinished frame."""
         data, mask = self._incoming, self._incoming_mask
-        self._pieces.append((self._incoming_kind, mask, data))
+        self._store(self._incoming_kind, mask, data)
         self._incoming = b""
         self._incoming_kind = CONTINUATION
         self._incoming_mask = rotate_mask(mask, len(data))
@@ -230,6 +284,7 @@ class Decoder(Scanner):
         self._deaf = True
         self._pieces.clear()
         self._incoming = b""
+        self._is_fed = False
         self._text = self._binary = None
         self._complete = self._need = self._held = self.buffered = 0
         self._rest = b""
