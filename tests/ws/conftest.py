@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -24,6 +25,8 @@ from trioweb.ws.serve import check_opening, serve_websocket
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
+    from wsproto.extensions import PerMessageDeflate
+
     from trioweb.net.stream import ByteStream
 
 Handler = Any
@@ -32,11 +35,23 @@ Handler = Any
 class Peer:
     """A client after its handshake: wsproto's codec over a trio stream."""
 
-    def __init__(self, stream: trio.abc.HalfCloseableStream, head: bytes) -> None:
+    def __init__(
+        self,
+        stream: trio.abc.HalfCloseableStream,
+        head: bytes,
+        deflate: PerMessageDeflate | None = None,
+    ) -> None:
         self.stream = stream
         self.head, _, rest = head.partition(b"\r\n\r\n")
-        self._codec = WsprotoConnection(ConnectionType.CLIENT)
+        agreed = re.search(rb"(?i)sec-websocket-extensions: (.*)", self.head)
+        if deflate is not None:
+            assert agreed, "no extension was agreed on"
+            deflate.finalize(agreed[1].decode())
+        self._codec = WsprotoConnection(
+            ConnectionType.CLIENT, extensions=[] if deflate is None else [deflate]
+        )
         self.received: list[events.Event] = []
+        self.bytes_received = 0  # of frames
         self._parts: list[Any] = []
         self.cancel_server: Callable[[], object]
         if rest:
@@ -56,7 +71,8 @@ class Peer:
                 wire += self.encode(message)
         await self.stream.send_all(wire)
 
-    def _feed(self, data: bytes | None) -> None:
+    def _feed(self, data: bytes) -> None:
+        self.bytes_received += len(data)
         self._codec.receive_data(data)
         self.received += list(self._codec.events())
 
@@ -141,12 +157,22 @@ class Bench:
         *,
         auto: bool = True,
         finish: Callable[[Response], Awaitable[Response]] | None = None,
+        deflate: PerMessageDeflate | None = None,
         **options: Any,
     ) -> AsyncIterator[Peer]:
-        """Serve one connection; leaving cancels the server."""
+        """Serve one connection; leaving cancels the server.
+
+        Args:
+            handler: of the WebSocket.
+            auto: accept before it is called.
+            finish: response middleware.
+            deflate: what the client offers.
+            options: that differ from the config's defaults.
+        """
         ours, theirs = await self.pair()
         self.last_client = theirs
-        request = handshake_request()
+        offer = {} if deflate is None else {"Sec-WebSocket-Extensions": offer_of(deflate)}
+        request = handshake_request(**offer)
         denial: list[Response | None] = []
         async with AsyncExitStack() as stack:
             nursery = await stack.enter_async_context(trio.open_nursery())
@@ -172,6 +198,7 @@ class Bench:
                             subprotocols=["chat"],
                             subprotocol_required=False,
                             origins="same-origin",
+                            compression=options.get("compression"),
                         ),
                         handler_name="handler",
                         auto_accept=auto,
@@ -195,7 +222,7 @@ class Bench:
                     if not data:
                         break
                     head += data
-            peer = Peer(theirs, head)
+            peer = Peer(theirs, head, deflate)
             peer.cancel_server = nursery.cancel_scope.cancel
             try:
                 yield peer
@@ -203,6 +230,11 @@ class Bench:
                 nursery.cancel_scope.cancel()
                 with trio.CancelScope(shield=True):
                     await theirs.aclose()
+
+
+def offer_of(deflate: PerMessageDeflate) -> str:
+    parameters = deflate.offer()
+    return deflate.name if parameters is True else f"{deflate.name}; {parameters}"
 
 
 def make_options(**overrides: Any) -> ConnectionOptions:

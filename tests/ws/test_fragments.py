@@ -87,7 +87,7 @@ async def test_others_wait_for_the_end_of_a_fragmented_message(bench: Bench) -> 
         got = [await peer.next_frame() for _ in range(7)]
     assert [event.data if isinstance(event, events.Message) else event for event in got] == [
         "a",
-        events.Ping(payload=bytearray(b"meanwhile")),
+        events.Ping(payload=b"meanwhile"),
         "b",
         "",
         "second",

@@ -67,12 +67,14 @@ class Dispatch:
         if isinstance(found, HTTPException) or not found.route.websocket:
             return await self._answer(request, found)
         route, config = found.route, self.config
+        options = ConnectionOptions.from_config(config, stream=route.stream, **route.overrides)
         try:
             opening = check_opening(
                 request,
                 subprotocols=route.subprotocols,
                 subprotocol_required=route.subprotocol_required,
                 origins=config.WEBSOCKET_ORIGINS if route.origins is UNSET else route.origins,
+                compression=options.compression,
             )
             place = self._caps.take(
                 request.ip,
@@ -87,9 +89,7 @@ class Dispatch:
                 stream,
                 trailing,
                 opening=opening,
-                options=ConnectionOptions.from_config(
-                    config, stream=route.stream, **route.overrides
-                ),
+                options=options,
                 handler_name=route.name,
                 auto_accept=route.accept != "manual",
                 body=partial(self._websocket_body, request, route),

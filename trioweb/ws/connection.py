@@ -31,6 +31,7 @@ from trioweb.errors import (
 from trioweb.http.response import encode_head
 from trioweb.ws.budget import Budget
 from trioweb.ws.close import ABNORMAL, CloseCode, CloseInfo
+from trioweb.ws.deflate import Compressors, Deflater, Inflater
 from trioweb.ws.encoding import RSV1, encode_close, encode_frame
 from trioweb.ws.heartbeat import Heartbeat
 from trioweb.ws.inbox import SIZES_TOGETHER, Inbox
@@ -44,7 +45,8 @@ if TYPE_CHECKING:
 
     from trioweb.http.response import Response
     from trioweb.net.stream import ByteStream
-    from trioweb.ws.deflate import Deflater, DeflateStream
+    from trioweb.ws.deflate import DeflateStream
+    from trioweb.ws.extensions import Agreement
     from trioweb.ws.fragments import MessageParts
     from trioweb.ws.messages import Part
     from trioweb.ws.options import ConnectionOptions
@@ -55,6 +57,9 @@ logger = logging.getLogger("trioweb")
 
 # How a connection ends of which a fragmented message did not.
 CUT_SHORT = (int(CloseCode.INTERNAL_ERROR), "a message was cut short")
+
+
+_run_compressors: trio.lowlevel.RunVar[Compressors] = trio.lowlevel.RunVar("trioweb_compressors")
 
 
 class State(enum.Enum):
@@ -71,6 +76,7 @@ class Connection:
     Args:
         stream: owned from ``accept`` on, and closed at the end.
         options: limits and deadlines.
+        compression: what was negotiated.
         name: the handler's, for logs.
         start_sender: starts the send task in the connection's nursery.
         cancel_handler: cancels the handler, with a reason.
@@ -80,6 +86,7 @@ class Connection:
         self,
         stream: ByteStream,
         options: ConnectionOptions,
+        compression: Agreement | None,
         name: str,
         start_sender: Callable[[], None],
         cancel_handler: Callable[[str], None],
@@ -97,12 +104,22 @@ class Connection:
             self.send_side_lost,
             self.heartbeat.backlog_began,
         )
-        self._decoder = Decoder(options.max_size)
+        self._deflater: Deflater | None = None
+        inflater: Inflater | None = None
+        if compression is not None:
+            self._deflater = Deflater(
+                compression, options.compression_threshold, _compressors_of_this_run()
+            )
+            inflater = Inflater(
+                options.max_size,
+                takeover=compression.client_takeover,
+                bits=compression.client_bits,
+            )
+        self._decoder = Decoder(options.max_size, inflater=inflater)
         rate = options.rate_limit
         self.receiver = Receiver(
             self, self._decoder, rate and RateLimit(*rate, trio.current_time())
         )
-        self._deflater: Deflater | None = None
         self.inbox = Inbox(
             self._decoder, options.max_queue, options.max_size, options.stream, self.receiver.wake
         )
@@ -551,3 +568,12 @@ class Connection:
             self.stream.peer,
             self.options.stall_timeout,
         )
+
+
+def _compressors_of_this_run() -> Compressors:
+    """What all connections of one ``trio.run`` share."""
+    try:
+        return _run_compressors.get()
+    except LookupError:
+        _run_compressors.set(compressors := Compressors())
+        return compressors

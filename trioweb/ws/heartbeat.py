@@ -4,9 +4,10 @@ Theory of operation. One task sleeps until the nearest deadline, looks at the co
 sleeps again. Events do not restart it: traffic moves deadlines later, which it finds out when it
 wakes; only what moves one earlier calls ``rearm``. So a message costs no timer.
 
-Life is any byte received and, for at most the stall timeout, any byte that the socket takes. While
-we are the ones who don't read (the inbox is full) a missing pong proves nothing: the kernel is
-asked instead whether the peer is there.
+Life is any byte received and, for at most the stall timeout, any byte that the socket takes of data
+that had to wait: a ping that waits behind it can't have been answered. While we are the ones who
+don't read (the inbox is full) a missing pong proves nothing: the kernel is asked instead whether
+the peer is there.
 
 It is the one task of the three that runs unshielded: a cancellation that reaches it means that
 ``serve`` is being cancelled, which it tells the connection.
@@ -143,10 +144,10 @@ class Heartbeat:
 
     def _life(self) -> float:
         connection = self._connection
-        sent_at = min(
-            connection.outbox.progress_at, self.received_at + connection.options.stall_timeout
+        taken_at = min(
+            connection.outbox.data_taken_at, self.received_at + connection.options.stall_timeout
         )
-        return max(self.received_at, sent_at)
+        return max(self.received_at, taken_at)
 
     def _next_deadline(self) -> float:
         """The nearest deadline; whoever acts on one moves it or takes it away."""

@@ -86,6 +86,7 @@ class Outbox:
         self._partial: memoryview | None = None
         self._parked: trio.lowlevel.Task | None = None
         self._closing: bytes | None = None
+        self._is_writing_data = False
         self._idle = True
         self.dropped = 0
         self.replaced = 0
@@ -94,6 +95,8 @@ class Outbox:
         self.close_written = trio.Event()
         # When the stream last took something, or when the queue last began to wait for it.
         self.progress_at = 0.0
+        # When it last took something of data that had to wait.
+        self.data_taken_at = 0.0
 
     @property
     def size(self) -> int:
@@ -249,7 +252,7 @@ class Outbox:
         if self._closing is not None or self.is_broken:
             return
         if self._idle:
-            self._write_now(frame)
+            self._write_now(frame, is_data=False)
         else:
             self._control.append(frame)
             self._took_in_hand(len(frame))
@@ -283,7 +286,7 @@ class Outbox:
             self.close_written.set()
         elif self._idle:
             closing, self._closing = self._closing, b""
-            self._write_now(closing)
+            self._write_now(closing, is_data=False)
             if self._idle:
                 self.close_written.set()
         # Otherwise the send task writes it when the queue is empty.
@@ -321,7 +324,7 @@ class Outbox:
         self._idle = False
         self._wake()
 
-    def _write_now(self, frame: bytes) -> None:
+    def _write_now(self, frame: bytes, *, is_data: bool = True) -> None:
         try:
             taken = self._stream.try_send(frame)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -331,6 +334,7 @@ class Outbox:
         self.bytes_sent += taken
         if taken < len(frame):
             self._partial = memoryview(frame)[taken:]
+            self._is_writing_data = is_data
             self._took_in_hand(len(frame) - taken)
 
     def _wake(self) -> None:
@@ -369,6 +373,7 @@ class Outbox:
             chunk, self._partial = self._partial, None
             return chunk
         frames = self._take_controls()
+        self._is_writing_data = not frames
         if not frames and self._queue:
             frames = self._queue.take(WRITE_SIZE)
             self._in_hand += sum(map(len, frames))
@@ -405,6 +410,8 @@ class Outbox:
             self.bytes_sent += taken
             self._in_hand -= taken
             self.progress_at = trio.current_time()
+            if self._is_writing_data:
+                self.data_taken_at = self.progress_at
             self._admit()
 
     def _admit(self) -> None:

@@ -33,6 +33,7 @@ from trioweb.http.response import Response, error_response
 from trioweb.ws import handshake
 from trioweb.ws.close import CloseInfo, is_wire_code
 from trioweb.ws.connection import CUT_SHORT, Connection
+from trioweb.ws.extensions import negotiate
 from trioweb.ws.nursery import ConnectionNursery
 from trioweb.ws.wait_any import leaves, without_cancelled
 from trioweb.ws.websocket import Websocket
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
     from trioweb.http.headers import HeaderSource
     from trioweb.http.request import Request
     from trioweb.net.stream import ByteStream
+    from trioweb.types import Compression
+    from trioweb.ws.extensions import Agreement
     from trioweb.ws.options import ConnectionOptions
 
 logger = logging.getLogger("trioweb")
@@ -60,6 +63,7 @@ class Opening(NamedTuple):
     key: str
     offered: list[str]
     subprotocol: str | None
+    compression: Agreement | None
 
 
 def check_opening(
@@ -68,6 +72,7 @@ def check_opening(
     subprotocols: Sequence[str],
     subprotocol_required: bool,
     origins: str | Sequence[str],
+    compression: Compression | None,
 ) -> Opening:
     """Check a handshake before anything of the application runs.
 
@@ -76,6 +81,7 @@ def check_opening(
         subprotocols: the route's, the preferred first.
         subprotocol_required: whether a client without any of them is refused.
         origins: WEBSOCKET_ORIGINS, or the route's own.
+        compression: WEBSOCKET_COMPRESSION, or the route's own.
 
     Raises:
         HTTPException: it is refused, with this status.
@@ -84,7 +90,8 @@ def check_opening(
     _check_origin(request, origins)
     offered = handshake.offered_subprotocols(request)
     chosen = handshake.choose_subprotocol(subprotocols, offered, subprotocol_required)
-    return Opening(key, offered, chosen)
+    extensions = request.headers.getall("sec-websocket-extensions")
+    return Opening(key, offered, chosen, negotiate(extensions, compression))
 
 
 def _check_origin(request: Request, origins: str | Sequence[str]) -> None:
@@ -141,13 +148,20 @@ async def serve_websocket(
     Cancellation:
         Cancels the handler at once; the frame in progress and Close 1001 are written within 1 s.
     """
-    session = _WebsocketSession(request, stream, options, handler_name, auto_accept)
+    session = _WebsocketSession(
+        request, stream, options, opening.compression, handler_name, auto_accept
+    )
 
     async def accept(subprotocol: str | None, headers: HeaderSource | None) -> None:
         if subprotocol is not None and subprotocol not in opening.offered:
             raise ValueError(f"the client did not offer the subprotocol {subprotocol!r}")
         selected = opening.subprotocol if subprotocol is None else subprotocol
-        response = await finish(handshake.accept_response(opening.key, selected, headers))
+        agreed = opening.compression
+        response = await finish(
+            handshake.accept_response(
+                opening.key, selected, headers, agreed.header if agreed is not None else None
+            )
+        )
         connection = session.connection
         # Middleware may have taken its time.
         if connection.accepted:
@@ -174,6 +188,7 @@ class _WebsocketSession:
         request: Request,
         stream: ByteStream,
         options: ConnectionOptions,
+        compression: Agreement | None,
         handler_name: str,
         auto_accept: bool,
     ) -> None:
@@ -189,7 +204,7 @@ class _WebsocketSession:
         self._context = contextvars.copy_context()
         self._tasks: trio.Nursery | None = None
         self.connection = Connection(
-            stream, options, handler_name, self._start_sender, self._cancel_handler
+            stream, options, compression, handler_name, self._start_sender, self._cancel_handler
         )
         self.websocket: Websocket
 
