@@ -9,19 +9,21 @@ from the peer is lost; no task is left.
 
 from __future__ import annotations
 
+import random
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 from wsproto import events
+from wsproto.extensions import PerMessageDeflate
 from wsproto.utilities import LocalProtocolError
 
 from trioweb import wait_any
 from trioweb.errors import WebsocketClosed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncGenerator, Callable
 
     from tests.ws.conftest import Bench, Peer
     from trioweb.ws import Websocket
@@ -61,7 +63,7 @@ class Case:
     Attributes:
         received: what the handler got, in order.
         sent: what the handler sent and was told so; the peer must get this and no more.
-        messages, pings, pongs, close: what the peer got.
+        messages, pings, pongs, close: what the peer got; torn: of a message without an end.
     """
 
     accepts: ClassVar[bool] = True
@@ -79,6 +81,7 @@ class Case:
         self.messages: list[Any] = []
         self.pings: list[bytes] = []
         self.pongs: list[bytes] = []
+        self.torn: Any = ""
         self.close: tuple[int, str] | None = None
 
     async def prepare(self, ws: Websocket) -> None:
@@ -118,7 +121,7 @@ class Case:
 
     async def fill(self, ws: Websocket) -> None:
         """Send a message that the peer, which does not read, leaves waiting with us."""
-        await self.send(ws, b"x" * FILLING[self.kind])
+        await self.send(ws, random.Random(0).randbytes(FILLING[self.kind]))
         await wait_all_tasks_blocked()
 
 
@@ -280,7 +283,7 @@ class Send(Case):
 
 class SendLarge(Case):
     async def operate(self, ws: Websocket) -> None:
-        await self.send(ws, b"y" * FILLING[self.kind])
+        await self.send(ws, random.Random(1).randbytes(FILLING[self.kind]))
 
 
 class SendSeveral(Case):
@@ -353,6 +356,192 @@ class Echo(Case):
     def check(self) -> None:
         super().check()
         assert self.messages == ["1", "2", "3", "end"]
+
+
+class SendFragments(Case):
+    """Either none of it is sent, or all of it, or the connection ends behind a part of it."""
+
+    pieces: ClassVar = ["größer" * 100, "x", "", "größer" * 200]
+    was_cut_short = False
+
+    async def operate(self, ws: Websocket) -> None:
+        await ws.send_fragments(self.parts())
+        self.sent.append("".join(self.pieces))
+
+    async def parts(self) -> AsyncGenerator[str, None]:
+        for piece in self.pieces:
+            yield piece
+            await trio.lowlevel.checkpoint()
+
+    async def finish(self, ws: Websocket) -> None:
+        self.was_cut_short = not ws.open
+        if self.was_cut_short:
+            assert self.was_cancelled
+            with pytest.raises(WebsocketClosed):
+                await ws.send("end")
+        else:
+            await super().finish(ws)
+
+    def check(self) -> None:
+        assert self.messages == self.sent
+        assert bool(self.torn) == self.was_cut_short
+        assert "".join(self.pieces).startswith(self.torn)
+
+    def check_end(self, info: CloseInfo | None) -> None:
+        code = (1011, "a message was cut short") if self.was_cut_short else (1000, "")
+        assert self.close == code
+        assert info == (*code, "us", True)
+
+
+class SendFragmentsOfAList(SendFragments):
+    async def operate(self, ws: Websocket) -> None:
+        await ws.send_fragments(self.pieces)
+        self.sent.append("".join(self.pieces))
+
+
+class SendFragmentsWithoutRoom(SendFragments):
+    options: ClassVar = {"send_queue_bytes": 1000}
+
+    async def prepare(self, ws: Websocket) -> None:
+        await self.fill(ws)
+
+
+class WaitForTheEndOfFragments(Case):
+    """Who waits for another's fragmented message can be cancelled, and the message goes on."""
+
+    async def prepare(self, ws: Websocket) -> None:
+        self.go_on, self.ended = trio.Event(), trio.Event()
+        ws.nursery.start_soon(self.send_other, ws)
+        await wait_all_tasks_blocked()
+
+    async def send_other(self, ws: Websocket) -> None:
+        await ws.send_fragments(self.parts())
+        self.ended.set()
+
+    async def parts(self) -> AsyncGenerator[str, None]:
+        yield "other "
+        await self.go_on.wait()
+        yield "message"
+
+    async def operate(self, ws: Websocket) -> None:
+        self.go_on.set()
+        await ws.send_fragments(["in ", "turn"])
+        self.sent.append("in turn")
+
+    async def finish(self, ws: Websocket) -> None:
+        await self.ended.wait()
+        if ws.open:
+            await super().finish(ws)
+
+    def check(self) -> None:
+        assert self.messages == ["other message", *self.sent]
+        assert "in turn".startswith(self.torn)
+
+    def check_end(self, info: CloseInfo | None) -> None:
+        assert self.close == ((1011, "a message was cut short") if self.torn else (1000, ""))
+
+
+class RecvStreaming(Case):
+    """The iterator goes on where it was cancelled."""
+
+    whole: ClassVar[Any] = "größer" * 300
+
+    async def prepare(self, ws: Websocket) -> None:
+        self.parts = ws.recv_streaming()
+        self.got: list[Any] = []
+
+    async def operate(self, ws: Websocket) -> None:
+        async for part in self.parts:
+            self.got.append(part)
+
+    async def finish(self, ws: Websocket) -> None:
+        async for part in self.parts:
+            self.got.append(part)
+        await self.receive_next(ws)
+        await super().finish(ws)
+
+    async def receive_next(self, ws: Websocket) -> None:
+        self.received.append(await ws.recv())
+
+    async def say(self, peer: Peer) -> None:
+        middle = len(self.whole) // 2
+        kind: Any = events.TextMessage if isinstance(self.whole, str) else events.BytesMessage
+        wire = peer.encode(kind(self.whole[:middle], message_finished=False))
+        wire += peer.encode(kind(self.whole[middle:]))
+        for start in range(0, len(wire), 401):
+            await peer.stream.send_all(wire[start : start + 401])
+            await trio.lowlevel.checkpoint()
+        await peer.send("next")
+
+    def check(self) -> None:
+        assert type(self.whole)().join(self.got) == self.whole
+        assert all(self.got)
+        assert self.received == ["next"]
+        assert self.messages == self.sent
+
+
+class RecvStreamingOfBytes(RecvStreaming):
+    whole: ClassVar = bytes(range(256)) * 8
+
+
+class RecvStreamingOnItsRoute(RecvStreaming):
+    options: ClassVar = {"stream": True, "max_queue": 1}
+
+    async def receive_next(self, ws: Websocket) -> None:
+        parts: list[Any] = [part async for part in ws.recv_streaming()]
+        self.received.append("".join(parts))
+
+
+class RecvStreamingLeft(RecvStreaming):
+    """What was begun and left is skipped; what was not begun is the next message."""
+
+    async def finish(self, ws: Websocket) -> None:
+        if not self.got:
+            self.got.append(await ws.recv())
+        await self.receive_next(ws)
+        await self.send(ws, "end")
+
+    def check(self) -> None:
+        assert self.whole.startswith("".join(self.got))
+        assert self.received == ["next"]
+        assert self.messages == self.sent
+
+
+class RecvStreamingLeftForAnother(RecvStreamingLeft):
+    async def finish(self, ws: Websocket) -> None:
+        if not self.got:
+            self.got += [part async for part in ws.recv_streaming()]
+            assert "".join(self.got) == self.whole
+        parts: list[Any] = [part async for part in ws.recv_streaming()]
+        self.received.append("".join(parts))
+        await self.send(ws, "end")
+
+
+class RecvBurst(Case):
+    expected: ClassVar = ["a", "b", "c", "d"]
+
+    async def operate(self, ws: Websocket) -> None:
+        self.received.extend(await ws.recv_burst(3))
+
+    async def finish(self, ws: Websocket) -> None:
+        while len(self.received) < 4:
+            await RecvBurst.operate(self, ws)
+        await super().finish(ws)
+
+    async def say(self, peer: Peer) -> None:
+        await peer.send("a", "b")
+        await trio.lowlevel.checkpoint()
+        await peer.send("c", "d")
+
+
+class RecvBurstOfWhatIsThere(RecvBurst):
+    options: ClassVar = {"max_queue": 2}
+
+    async def say_early(self, peer: Peer) -> None:
+        await super().say(peer)
+
+    async def say(self, peer: Peer) -> None:
+        pass
 
 
 class Flush(Case):
@@ -558,15 +747,27 @@ def all_cases(case: type[Case] = Case) -> list[type[Case]]:
 @pytest.mark.parametrize("case", all_cases(), ids=lambda case: case.__name__)
 async def test_cancelled_at_any_step(bench: Bench, case: type[Case]) -> None:
     """It loses, doubles and tears nothing, and leaves no task."""
+    await run_at_every_step(bench, case)
+
+
+@pytest.mark.parametrize("case", all_cases(), ids=lambda case: case.__name__)
+async def test_cancelled_at_any_step_of_a_compressed_connection(
+    memory: Bench, case: type[Case]
+) -> None:
+    """What is compressed in the context that the peer shares is sent, and in that order."""
+    await run_at_every_step(memory, case, "deflate-context")
+
+
+async def run_at_every_step(bench: Bench, case: type[Case], compression: str | None = None) -> None:
     steps = 0
-    while await run(bench, case(bench.kind), steps):
+    while await run(bench, case(bench.kind), steps, compression):
         steps += 1
         assert steps < MAX_STEPS
     # Cancelled at once, and at least where it yields: each case has been cancelled twice.
     assert steps >= 2
 
 
-async def run(bench: Bench, case: Case, step: int) -> bool:
+async def run(bench: Bench, case: Case, step: int, compression: str | None) -> bool:
     """Run a case and cancel its operation at a step; tells whether that was reached."""
     before = all_tasks()
     failed: list[BaseException] = []
@@ -595,7 +796,14 @@ async def run(bench: Bench, case: Case, step: int) -> bool:
             served.append(ws)
 
     with trio.fail_after(10):
-        async with bench.connect(handler, auto=case.accepts, **case.options) as peer:
+        async with bench.connect(
+            handler,
+            auto=case.accepts,
+            deflate=PerMessageDeflate() if compression else None,
+            compression=compression,
+            compression_threshold=0,
+            **case.options,
+        ) as peer:
             await case.say_early(peer)
             await case.begun.wait()
             await case.say(peer)
@@ -633,6 +841,7 @@ async def hear(peer: Peer, case: Case) -> bool:
     else:
         assert isinstance(event, events.CloseConnection)
         case.close = (int(event.code), event.reason or "")
+        case.torn, peer._parts = "".join(peer._parts), []
         await say(peer, event.response())
     return True
 
@@ -657,15 +866,18 @@ def all_tasks() -> set[trio.lowlevel.Task]:
     return found
 
 
-@pytest.mark.parametrize("is_receiving", [True, False])
-async def test_a_server_cancelled_at_any_step_says_1001(bench: Bench, is_receiving: bool) -> None:
+@pytest.mark.parametrize("handling", ["echo", "push", "fragments"])
+async def test_a_server_cancelled_at_any_step_says_1001(bench: Bench, handling: str) -> None:
     """Behind whole messages only, each once and in order."""
     expected = [str(n) * 3000 for n in range(4)]
 
     async def handler(ws: Websocket) -> None:
-        if is_receiving:
+        if handling == "echo":
             async for message in ws:
                 await ws.send(message)
+        elif handling == "fragments":
+            await ws.send_fragments(expected)
+            await ws.wait_closed()
         else:
             for message in expected:
                 await ws.send(message)
@@ -680,10 +892,10 @@ async def test_a_server_cancelled_at_any_step_says_1001(bench: Bench, is_receivi
                     counter = StepCounter(step, peer.cancel_server)
                     trio.lowlevel.add_instrument(counter)
                     try:
-                        if is_receiving:
+                        if handling == "echo":
                             for message in expected:
                                 await say(peer, message)
-                        while case.close is None and len(case.messages) < len(expected):
+                        while case.close is None and "".join(case.messages) != "".join(expected):
                             await hear(peer, case)
                         if case.close is None:
                             await peer.close(4000)
@@ -693,7 +905,12 @@ async def test_a_server_cancelled_at_any_step_says_1001(bench: Bench, is_receivi
                     await peer.stream.aclose()
                     while all_tasks() - before:
                         await wait_all_tasks_blocked(0.0001)
-        assert case.messages == expected[: len(case.messages)]
+        if handling == "fragments":
+            assert case.messages == ([] if case.torn else ["".join(expected)][: len(case.messages)])
+            assert "".join(expected).startswith(case.torn)
+        else:
+            assert case.messages == expected[: len(case.messages)]
+            assert not case.torn
         assert case.close in [(1001, "server is shutting down"), (4000, "")]
         return counter.has_called
 
