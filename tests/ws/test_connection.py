@@ -146,78 +146,6 @@ async def test_a_full_inbox_stops_reading_until_messages_are_taken(memory: Bench
     assert received == [f"{n}" * 1000 for n in range(100)]
 
 
-async def test_a_dead_peer_on_an_idle_connection_is_found_on_time(
-    memory: Bench, autojump_clock: trio.testing.MockClock
-) -> None:
-    ended: list[float] = []
-
-    async def handler(ws: Websocket) -> None:
-        async for _ in ws:
-            pass
-        ended.append(trio.current_time())
-        assert ws.close_info is not None
-        assert ws.close_info[:1] == (1011,)
-
-    async with memory.connect(handler) as peer:
-        start = trio.current_time()
-        while await peer.next_event() is not None:
-            pass
-        await wait_all_tasks_blocked()
-    assert ended == [start + 40]
-
-
-async def test_an_hour_of_heartbeats_keeps_a_living_peer(
-    memory: Bench, autojump_clock: trio.testing.MockClock
-) -> None:
-    async def handler(ws: Websocket) -> None:
-        await trio.sleep(3600)
-        assert ws.open
-        await ws.send("still here")
-
-    async with memory.connect(handler) as peer:
-        assert await peer.next_message() == "still here"
-        assert await peer.next_close() == (1000, "")
-
-
-async def test_a_peer_is_not_killed_while_the_handler_leaves_messages_unread(
-    autojump_clock: trio.testing.MockClock, memory: Bench
-) -> None:
-    """A Link can be asked whether its peer is there."""
-
-    async def handler(ws: Websocket) -> None:
-        await trio.sleep(250)
-        assert ws.open
-        assert await ws.recv() == "1"
-
-    async with memory.connect(handler, max_queue=1) as peer:
-        await peer.send("1", "2")
-        assert await peer.next_close() == (1000, "")
-
-
-async def test_a_peer_that_vanishes_behind_a_full_inbox_is_found(bench: Bench) -> None:
-    found = trio.Event()
-
-    async def handler(ws: Websocket) -> None:
-        try:
-            while ws.open:
-                await trio.sleep(0.01)
-            with pytest.raises(WebsocketClosed):
-                await ws.send("x")
-            assert await ws.recv() == "1"
-            assert await ws.recv() == "2"
-        finally:
-            found.set()
-
-    async with bench.connect(
-        handler, max_queue=1, ping_interval=0.05, ping_timeout=0.05, stall_timeout=0.05
-    ) as peer:
-        await peer.send("1", "2")
-        await wait_all_tasks_blocked()
-        await peer.stream.aclose()
-        with trio.fail_after(5):
-            await found.wait()
-
-
 async def test_a_message_over_the_limit_is_1009(bench: Bench) -> None:
     raised: list[BaseException] = []
 
@@ -424,34 +352,6 @@ async def test_recv_timeout_is_both_seeds_timeout(
         assert await peer.next_close() == (1000, "")
 
 
-async def test_a_ping_gives_the_round_trip(memory: Bench) -> None:
-    async def handler(ws: Websocket) -> None:
-        waiter = await ws.ping(b"a")
-        with pytest.raises(ValueError, match="in flight"):
-            await ws.ping(b"a")
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_await, waiter)
-            nursery.start_soon(_await, waiter)
-        assert ws.latency == await waiter
-        lost = await ws.ping(b"b")
-        async for _ in ws:
-            pass
-        with pytest.raises(WebsocketClosed):
-            await lost
-
-    async with memory.connect(handler) as peer:
-        ping = await peer.next_event()
-        assert isinstance(ping, events.Ping)
-        await peer.send(ping.response())
-        assert isinstance(await peer.next_event(), events.Ping)
-        await peer.close()
-        assert (await peer.next_close())[0] == 1000
-
-
-async def _await(waiter: Any) -> None:
-    await waiter
-
-
 async def test_before_accept_nothing_can_be_sent(memory: Bench) -> None:
     async def handler(ws: Websocket) -> None:
         assert ws.client_state is State.CONNECTING
@@ -528,41 +428,3 @@ async def test_no_task_is_left_when_a_connection_has_ended(bench: Bench) -> None
             await peer.next_message()
     gc.collect()
     assert trio.lowlevel.current_statistics().tasks_living == before
-
-
-@pytest.mark.parametrize("kind", ["link", "adapter"])
-async def test_a_reader_that_is_slow_but_reads_is_not_stalled(
-    kind: str, autojump_clock: trio.testing.MockClock, memory: Bench
-) -> None:
-    """A message takes minutes, but never a stall timeout without progress."""
-    memory.kind = kind
-
-    async def handler(ws: Websocket) -> None:
-        await ws.send(b"x" * 500_000)
-
-    async with memory.connect(handler, timeout=5000, ping_interval=None) as peer:
-        received = 0
-        while received < 490_000:  # the rest may have come with the head
-            await trio.sleep(1)
-            data = await peer.stream.receive_some(65536)
-            assert data
-            received += len(data)
-        assert trio.current_time() > 100
-
-
-async def test_a_reader_that_takes_nothing_is_1013(
-    autojump_clock: trio.testing.MockClock, memory: Bench
-) -> None:
-    ended: list[float] = []
-
-    async def handler(ws: Websocket) -> None:
-        await ws.send(b"x" * 500_000)
-        await ws.wait_closed()
-        assert ws.close_info is not None
-        ended.append(trio.current_time())
-        assert (ws.close_info.code, ws.close_info.clean) == (1013, False)
-
-    async with memory.connect(handler) as peer:
-        await trio.sleep(60)
-        assert peer.head
-    assert ended == [40.0]  # the stall timeout, and the closing handshake's

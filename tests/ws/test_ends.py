@@ -107,26 +107,6 @@ async def test_a_flood_after_our_close_is_thrown_away(memory: Bench) -> None:
             assert await peer.next_event() is None
 
 
-async def test_pings_of_a_peer_that_reads_nothing_cost_one_pong(memory: Bench) -> None:
-    connected: list[Websocket] = []
-
-    async def handler(ws: Websocket) -> None:
-        connected.append(ws)
-        await ws.send(b"x" * 100_000)
-        await trio.sleep_forever()
-
-    async with memory.connect(handler) as peer:
-        await wait_all_tasks_blocked()
-        for n in range(1000):
-            await peer.send(events.Ping(b"%d" % n))
-        await wait_all_tasks_blocked()
-        assert connected[0]._connection.outbox.size < 101_000
-        assert await peer.next_message() == b"x" * 100_000
-        pong = await peer.next_event()
-        assert isinstance(pong, events.Pong)
-        assert pong.payload == b"999"
-
-
 async def test_a_protocol_error_is_told_before_any_reader_wakes(bench: Bench) -> None:
     seen: list[Any] = []
 
@@ -349,51 +329,3 @@ async def test_start_raises_to_its_caller_before_started_and_counts_after(memory
 
     async with memory.connect(handler) as peer:
         assert await peer.next_close() == (4007, "later")
-
-
-async def test_a_pong_answers_its_ping_and_older_ones_only(memory: Bench) -> None:
-    ended: list[str] = []
-
-    async def handler(ws: Websocket) -> None:
-        older, middle, newer = [await ws.ping(data) for data in (b"1", b"2", b"3")]
-        await older
-        await middle
-        with trio.CancelScope() as scope:
-            scope.cancel()
-            await newer
-        assert scope.cancelled_caught
-        async for _ in ws:
-            pass
-        try:
-            await newer
-        except WebsocketClosed:
-            ended.append("unanswered")
-
-    async with memory.connect(handler) as peer:
-        for _ in range(3):
-            assert isinstance(await peer.next_event(), events.Ping)
-        await peer.send(events.Pong(b"2"))
-        await wait_all_tasks_blocked()
-        await peer.close()
-        assert (await peer.next_close())[0] == 1000
-        await wait_all_tasks_blocked()
-    assert ended == ["unanswered"]
-
-
-async def test_a_peer_is_given_its_time_again_when_reading_resumes(
-    memory: Bench, autojump_clock: trio.testing.MockClock
-) -> None:
-    """What we did not read for a while proves nothing against the peer."""
-    was_open: list[bool] = []
-
-    async def handler(ws: Websocket) -> None:
-        await trio.sleep(100)
-        for _ in range(3):
-            await ws.recv()
-        await trio.sleep(30)
-        was_open.append(ws.open)
-
-    async with memory.connect(handler, max_queue=1) as peer:
-        await peer.send("1", "2", "3")
-        await peer.next_close()
-    assert was_open == [True]
