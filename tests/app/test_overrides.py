@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
+from tests.app.conftest import HANDSHAKE
 from trioweb import Include, TrioWeb, WebsocketClosed, websocket
 from trioweb.testing import Link, open_client
 
@@ -225,3 +226,40 @@ async def test_stream(make: Make, autojump_clock: MockClock) -> None:
                 await ws.send(bytes(300_000))
                 await ws.expect_json(300_000)
     assert len(firsts) > 1
+
+
+OFFER = b"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("of_config", "of_route"),
+    [("deflate", None), (None, "deflate"), ("deflate", "deflate-context")],
+)
+async def test_compression(make: Make, of_config: str | None, of_route: str | None) -> None:
+    """The answer to the same offer shows the route's mode, and the config's on its neighbour."""
+
+    async def handler(request: Any, ws: Any) -> None: ...
+
+    async def read_extensions(client: Client, path: str) -> str | None:
+        link = client.connect()
+        await link.send_all((HANDSHAKE % path.encode()).removesuffix(b"\r\n") + OFFER)
+        head = b""
+        while b"\r\n\r\n" not in head:
+            head += await link.receive_some(65536)
+        await link.aclose()
+        assert head.startswith(b"HTTP/1.1 101 "), head
+        for line in head.partition(b"\r\n\r\n")[0].decode().split("\r\n"):
+            if line.lower().startswith("sec-websocket-extensions:"):
+                return line.partition(":")[2].strip()
+        return None
+
+    app = make(handler, {"WEBSOCKET_COMPRESSION": of_config}, compression=of_route)
+    async with open_client(app) as client:
+        for path, mode in (("/own", of_route), ("/plain", of_config)):
+            answer = await read_extensions(client, path)
+            if mode is None:
+                assert answer is None
+            else:
+                assert answer is not None
+                assert answer.startswith("permessage-deflate")
+                assert ("server_no_context_takeover" in answer) == (mode == "deflate")

@@ -71,7 +71,7 @@ class Outbox:
         backlog_began: Callable[[float], None],
     ) -> None:
         self._stream = stream
-        self._bound = bound
+        self._bound = max(bound, 1)  # one message always
         self._start_sender: Callable[[], None] | None = start_sender
         self._lost = lost
         self._backlog_began = backlog_began
@@ -209,11 +209,10 @@ class Outbox:
         if key is not None and (self._queue.replace(frame, key) or self._held.replace(frame, key)):
             self.replaced += 1
             return True
-        waiting = self.size + self._held.size
-        if drop_oldest:
-            while waiting and waiting + len(frame) > self._bound and self._drop_oldest():
-                waiting = self.size + self._held.size
-        if waiting >= self._bound * (1 if drop_oldest else REFUSED_ABOVE):
+        # What is being written can't be dropped, and shall not keep the newest from its place.
+        while drop_oldest and self._queued_size + len(frame) > self._bound and self._drop_oldest():
+            pass
+        if self._queued_size >= self._bound * (1 if drop_oldest else REFUSED_ABOVE):
             self.dropped += 1
             return False
         if self._turn_of is not None:
@@ -224,6 +223,10 @@ class Outbox:
             self._queue.offer(frame, key)
             self._queued(len(frame))
         return True
+
+    @property
+    def _queued_size(self) -> int:
+        return self._queue.size + self._held.size
 
     def _drop_oldest(self) -> bool:
         if self._queue.drop_oldest() or self._held.drop_oldest():

@@ -1,0 +1,295 @@
+"""The outbox's policies: what becomes of broadcasts to a peer that is slow."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from trioweb.ws.prepared import PreparedMessage
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from tests.ws.conftest import Bench, Peer
+    from trioweb.ws import Websocket
+    from trioweb.ws.connection import Connection
+
+SIZE = 1000
+BOUND = 10 * SIZE
+
+
+class Stage:
+    """A handler that waits for its peer, and the connection to broadcast to."""
+
+    def __init__(self) -> None:
+        self.connection: Connection
+        self.ended = trio.Event()
+
+    async def handler(self, ws: Websocket) -> None:
+        self.connection = ws._connection
+        try:
+            async for _ in ws:
+                pass
+        finally:
+            self.ended.set()
+
+    def offer(self, text: str, **options: Any) -> bool:
+        return self.connection.offer(PreparedMessage(text.ljust(SIZE, ".")), **options)
+
+    @property
+    def size(self) -> int:
+        return self.connection.outbox.size
+
+
+async def read_all(peer: Peer) -> list[str]:
+    """All messages that come, by their first word."""
+    got: list[str] = []
+    with trio.move_on_after(0.2):
+        while True:
+            message = await peer.next_message()
+            assert isinstance(message, str)
+            assert len(message) == SIZE, "a torn message"
+            got.append(message.rstrip("."))
+    return got
+
+
+@pytest.fixture
+def stage() -> Stage:
+    return Stage()
+
+
+async def test_a_peer_that_reads_gets_everything(bench: Bench, stage: Stage) -> None:
+    async with bench.connect(stage.handler, send_queue_bytes=BOUND) as peer:
+        await wait_all_tasks_blocked()
+        for number in range(100):
+            assert stage.offer(str(number))
+            assert (await peer.next_message()).rstrip(".") == str(number)  # type: ignore[arg-type]
+        assert stage.connection.outbox.dropped == 0
+
+
+async def test_the_oldest_is_dropped_and_the_newest_seen(bench: Bench, stage: Stage) -> None:
+    """Exactly what is counted as dropped does not come; what was begun is finished."""
+    async with bench.connect(stage.handler, send_queue_bytes=BOUND) as peer:
+        await wait_all_tasks_blocked()
+        for number in range(3000):
+            assert stage.offer(str(number), drop_oldest=True)
+            assert stage.size <= 2 * BOUND + SIZE  # half of it is the write in progress
+            if number % 100 == 0:
+                await wait_all_tasks_blocked()
+        dropped = stage.connection.outbox.dropped
+        got = [int(word) for word in await read_all(peer)]
+        assert got == sorted(got)
+        assert got[-9:] == list(range(2991, 3000))
+        assert dropped == 3000 - len(got) > 100
+        assert stage.connection.open
+
+
+async def test_what_was_sent_is_never_dropped(memory: Bench, stage: Stage) -> None:
+    async with memory.connect(stage.handler, send_queue_bytes=BOUND) as peer:
+        await wait_all_tasks_blocked()
+        websocket: Any = stage.connection.websocket
+        for number in range(15):
+            await websocket.send(f"sent {number}".ljust(SIZE, "."))
+            if stage.size >= BOUND:
+                break
+        sent = number + 1
+        assert not stage.offer("too late", drop_oldest=True)
+        assert stage.connection.outbox.dropped == 1
+        assert await read_all(peer) == [f"sent {n}" for n in range(sent)]
+
+
+async def test_a_key_keeps_one_message_in_its_place(memory: Bench, stage: Stage) -> None:
+    async with memory.connect(stage.handler, send_queue_bytes=BOUND) as peer:
+        await wait_all_tasks_blocked()
+        stage.offer("fills the link")
+        for number in range(5):
+            stage.offer(f"fills {number}")
+        for number in range(50):
+            for key in ("a", ("b", 1)):
+                assert stage.offer(f"{key} {number}", key=key)
+            if number % 20 == 0:
+                stage.offer(f"plain {number}")
+        assert stage.connection.outbox.replaced == 98
+        assert stage.connection.outbox.dropped == 0
+        got = await read_all(peer)
+        assert got[6:] == ["a 49", "('b', 1) 49", "plain 0", "plain 20", "plain 40"]
+        # Once it is written, a key is free again.
+        assert stage.offer("a 50", key="a")
+        assert await read_all(peer) == ["a 50"]
+        assert stage.connection.outbox.replaced == 98
+
+
+async def test_a_key_may_be_any_hashable_and_is_no_place_of_ours(
+    memory: Bench, stage: Stage
+) -> None:
+    """Nor do numbers collide with the places of messages without a key."""
+    async with memory.connect(stage.handler, send_queue_bytes=BOUND) as peer:
+        await wait_all_tasks_blocked()
+        for number in range(8):
+            stage.offer(f"fills {number}")
+        for key in range(8):
+            stage.offer(f"key {key}", key=key)
+        assert stage.connection.outbox.replaced == 0
+        assert len(await read_all(peer)) == 16
+
+
+async def test_a_peer_four_times_over_the_bound_is_disconnected(
+    memory: Bench, stage: Stage
+) -> None:
+    async with memory.connect(stage.handler, send_queue_bytes=BOUND) as peer:
+        await wait_all_tasks_blocked()
+        queued = 0
+        while stage.offer(str(queued)):
+            queued += 1
+            assert stage.size <= 5 * BOUND  # a part of it is the write in progress
+        assert queued >= 40
+        assert not stage.connection.open
+        assert not stage.offer("after")
+        code, _ = await peer.next_close()
+        assert code == 1013
+        assert stage.connection.outbox.dropped == 1
+
+
+async def test_a_peer_that_takes_something_is_not_disconnected_by_its_queue(
+    memory: Bench, stage: Stage, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Above the bound but below four times: its progress decides, not the length of its queue."""
+    async with memory.connect(
+        stage.handler, send_queue_bytes=BOUND, stall_timeout=30, ping_interval=None
+    ) as peer:
+        await wait_all_tasks_blocked()
+        for number in range(30):
+            assert stage.offer(str(number))
+        for _ in range(10):
+            await trio.sleep(29)
+            await peer.stream.receive_some(1000)
+        assert stage.connection.open
+        for number in range(20):
+            assert stage.offer(str(number))
+        await trio.sleep(31)
+        assert not stage.connection.open
+        assert stage.ended.is_set()
+
+
+async def test_a_slow_peer_delays_no_other(memory: Bench) -> None:
+    """Each of a thousand broadcasts is there at once for the others."""
+    stages = [Stage() for _ in range(4)]
+    connects = [memory.connect(stage.handler, send_queue_bytes=BOUND) for stage in stages]
+    async with connects[0], connects[1], connects[2] as stalled, connects[3] as well:
+        await wait_all_tasks_blocked()
+        for number in range(1000):
+            message = PreparedMessage(str(number).ljust(SIZE, "."))
+            for stage in (stages[0], stages[1], stages[2]):
+                stage.connection.offer(message, drop_oldest=True)
+            assert stages[3].connection.offer(message)
+            received = await well.next_message()
+            assert isinstance(received, str)
+            assert received.rstrip(".") == str(number)
+        got = await read_all(stalled)
+        assert got[-1] == "999"
+        assert len(got) + stages[2].connection.outbox.dropped == 1000
+
+
+# Broadcasts and a fragmented message
+
+
+@pytest.mark.parametrize("idle", [True, False])
+async def test_broadcasts_wait_for_the_end_of_a_fragmented_message(
+    bench: Bench, idle: bool
+) -> None:
+    begun, go_on = trio.Event(), trio.Event()
+    stage = Stage()
+
+    async def parts() -> AsyncIterator[str]:
+        yield "a"
+        begun.set()
+        await go_on.wait()
+        yield "b"
+
+    async def handler(ws: Websocket) -> None:
+        stage.connection = ws._connection
+        if not idle:
+            stage.offer("before")
+        await ws.send_fragments(parts())
+        await ws.flush()
+
+    async with bench.connect(handler) as peer:
+        await begun.wait()
+        for number in range(3):
+            stage.offer(f"key {number}", key="k")
+            stage.offer(f"plain {number}")
+        go_on.set()
+        got = []
+        for _ in range(5 if idle else 6):
+            message = await peer.next_message()
+            assert isinstance(message, str)
+            got.append(message.rstrip("."))
+        assert got == [
+            *([] if idle else ["before"]),
+            "ab",
+            "key 2",
+            "plain 0",
+            "plain 1",
+            "plain 2",
+        ]
+        assert await peer.next_close() == (1000, "")
+
+
+async def test_what_is_held_back_is_bounded_and_counted(memory: Bench) -> None:
+    begun = trio.Event()
+    stage = Stage()
+
+    async def parts() -> AsyncIterator[str]:
+        yield "a"
+        begun.set()
+        await trio.sleep_forever()
+
+    async def handler(ws: Websocket) -> None:
+        stage.connection = ws._connection
+        await ws.send_fragments(parts())
+
+    async with memory.connect(handler, send_queue_bytes=BOUND) as peer:
+        await begun.wait()
+        for number in range(100):
+            assert stage.offer(str(number), drop_oldest=True)
+        assert stage.connection.outbox.dropped == 91
+        await peer.close()
+        await wait_all_tasks_blocked()
+        assert not stage.connection.open
+
+
+async def test_a_slow_generator_is_no_slow_peer(
+    memory: Bench, autojump_clock: trio.testing.MockClock
+) -> None:
+    """What is held back until the message's end does not wait for the peer."""
+    stage = Stage()
+
+    async def parts() -> AsyncIterator[str]:
+        for _ in range(5):
+            yield "a"
+            await trio.sleep(100)
+
+    async def handler(ws: Websocket) -> None:
+        stage.connection = ws._connection
+        await ws.send_fragments(parts())
+
+    async with memory.connect(handler, stall_timeout=30, ping_interval=None) as peer:
+        await wait_all_tasks_blocked()
+        stage.offer("held")
+        assert await peer.next_message() == "aaaaa"
+        assert (await peer.next_message()).rstrip(".") == "held"  # type: ignore[arg-type]
+        assert await peer.next_close() == (1000, "")
+
+
+async def test_a_bound_of_nothing_lets_one_message_wait(memory: Bench) -> None:
+    async def handler(ws: Websocket) -> None:
+        for number in range(3):
+            await ws.send(str(number).ljust(10 * SIZE))
+
+    async with memory.connect(handler, send_queue_bytes=0) as peer:
+        for number in range(3):
+            assert await peer.next_message() == str(number).ljust(10 * SIZE)
+        assert await peer.next_close() == (1000, "")
