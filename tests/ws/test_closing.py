@@ -706,3 +706,180 @@ async def test_what_a_socket_shows_without_the_times(event: str) -> None:
 
 def without_time(cell: str) -> str:
     return re.sub(" after .*", "", cell)
+
+
+# Races that the page need not tell
+
+
+async def test_our_close_finds_the_answer_behind_a_full_inbox(bench: Bench) -> None:
+    """What is read on the way is thrown away; what had come stays for the reader."""
+    received: list[Any] = []
+    may_close = trio.Event()
+
+    async def handler(ws: Websocket) -> None:
+        await may_close.wait()
+        await ws.close(4000)
+        assert ws.close_info == (4000, "", "us", True)
+        async for message in ws:
+            received.append(message)  # noqa: PERF401 - checked as far as it came
+
+    async with bench.connect(handler, max_queue=1) as peer:
+        with trio.fail_after(5):
+            async with trio.open_nursery() as nursery:
+                await peer.send("1")
+                await wait_all_tasks_blocked()
+                nursery.start_soon(peer.send, *["later" * 10_000] * 50)
+                await wait_all_tasks_blocked()
+                may_close.set()
+            assert await peer.next_close() == (4000, "")
+            assert await peer.next_event() is None
+        await wait_all_tasks_blocked()
+    assert received[0] == "1"
+    assert len(received) < 50
+
+
+async def test_everybody_who_closes_waits_for_the_answer_and_the_first_decides(
+    bench: Bench,
+) -> None:
+    returned: list[int] = []
+
+    async def close(ws: Websocket, code: int) -> None:
+        await ws.close(code)
+        assert ws.close_info == (4001, "", "us", True)
+        returned.append(code)
+
+    async def handler(ws: Websocket) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(close, ws, 4001)
+            await wait_all_tasks_blocked()
+            nursery.start_soon(close, ws, 4002)
+            nursery.start_soon(close, ws, 4003)
+            await ws.close(4004, wait=False)
+            assert not returned
+
+    async with bench.connect(handler) as peer:
+        event = await peer.next_event()
+        assert isinstance(event, events.CloseConnection)
+        assert event.code == 4001
+        await wait_all_tasks_blocked()
+        assert not returned
+        await peer.send(event.response())
+        assert await peer.next_event() is None
+    assert sorted(returned) == [4001, 4002, 4003]
+
+
+@pytest.mark.parametrize("crashes", [False, True])
+async def test_the_first_code_stands_when_the_handler_ends_before_the_answer(
+    bench: Bench, crashes: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    connected: list[Websocket] = []
+
+    async def handler(ws: Websocket) -> None:
+        connected.append(ws)
+        await ws.close(4000, "done", wait=False)
+        if crashes:
+            raise ValueError("late")
+
+    async with bench.connect(handler) as peer:
+        assert await peer.next_close() == (4000, "done")
+        assert await peer.next_event() is None
+        await wait_all_tasks_blocked()
+    assert connected[0].close_info == (4000, "done", "us", True)
+    assert len([r for r in caplog.records if r.levelname == "ERROR"]) == crashes
+
+
+async def test_a_peer_that_closes_and_half_closes_reads_our_answer(bench: Bench) -> None:
+    async with bench.connect(lambda ws: ws.wait_closed()) as peer:
+        await peer.send("1", events.CloseConnection(4001, "bye"))
+        await peer.stream.send_eof()
+        assert await peer.next_close() == (4001, "")
+        assert await peer.next_event() is None
+
+
+async def test_a_peer_lost_instead_of_answering_leaves_our_code_unclean(bench: Bench) -> None:
+    told: list[Any] = []
+
+    async def handler(ws: Websocket) -> None:
+        await ws.close(4000, "mine")
+        told.append(ws.close_info)
+
+    async with bench.connect(handler) as peer:
+        assert isinstance(await peer.next_event(), events.CloseConnection)
+        await peer.stream.aclose()
+        with trio.fail_after(5):
+            while not told:
+                await wait_all_tasks_blocked()
+    assert told == [(4000, "mine", "us", False)]
+
+
+async def test_how_it_ended_is_known_before_any_reader_wakes(bench: Bench) -> None:
+    """And never changes: neither by our own close afterwards, nor by the loss of the stream."""
+    told: list[Any] = []
+
+    async def handler(ws: Websocket) -> None:
+        with pytest.raises(WebsocketClosed) as caught:
+            await ws.recv()
+        told.append(ws.close_info)
+        assert (caught.value.code, caught.value.reason) == (4001, "bye")
+        assert not ws.open
+        assert ws.closed
+        await ws.close(4002)
+        await wait_all_tasks_blocked()
+        told.append(ws.close_info)
+
+    async with bench.connect(handler) as peer:
+        await wait_all_tasks_blocked()
+        await peer.close(4001, "bye")
+        assert await peer.next_close() == (4001, "")
+        await peer.stream.aclose()
+        with trio.fail_after(5):
+            while len(told) < 2:
+                await wait_all_tasks_blocked()
+    assert told == [(4001, "bye", "peer", True)] * 2
+
+
+async def test_the_grace_counts_again_from_each_message_taken(
+    memory: Bench, autojump_clock: trio.testing.MockClock
+) -> None:
+    """A handler that works off what had come is not cut off; one that stops is, with a reason."""
+    taken: list[tuple[str | bytes, float]] = []
+    reasons: list[Any] = []
+
+    async def handler(ws: Websocket) -> None:
+        try:
+            async for message in ws:
+                await trio.sleep(4)
+                taken.append((message, trio.current_time()))
+            await trio.sleep_forever()
+        except trio.Cancelled as cancelled:
+            reasons.append((cancelled.reason, trio.current_time()))
+            raise
+
+    async with memory.connect(handler) as peer:
+        await peer.send("1", "2", "3", events.CloseConnection(1000))
+        await peer.next_close()
+        await trio.sleep(30)
+    assert taken == [("1", 4), ("2", 8), ("3", 12)]
+    [(reason, cancelled_at)] = reasons
+    assert reason.startswith("the connection ended and the handler ran on for 5")
+    assert cancelled_at == 8 + 5
+
+
+async def test_a_shutdown_while_we_close_changes_nothing(
+    memory: Bench, autojump_clock: trio.testing.MockClock
+) -> None:
+    connected: list[Websocket] = []
+
+    async def handler(ws: Websocket) -> None:
+        connected.append(ws)
+        await ws.close(4000)
+
+    async with memory.connect(handler) as peer:
+        event = await peer.next_event()
+        assert isinstance(event, events.CloseConnection)
+        for drain in connected[0].request.on_shutdown.copy():
+            drain()
+        await trio.sleep(3)
+        await peer.send(event.response())
+        assert await peer.next_event() is None
+    assert connected[0].close_info == (4000, "", "us", True)
