@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
 
 from trioweb import TrioWeb
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from trioweb import Request, Websocket
 
 MAX_SIZE = 1_048_576
+STREAM_SIZE = 8 * MAX_SIZE
+
+
+def split(message: str | bytes) -> Iterator[str] | Iterator[bytes]:
+    """Cut a message in three, the last part empty when there are less than 3 characters."""
+    third = len(message) // 3 + 1
+    if isinstance(message, str):
+        return (message[start : start + third] for start in range(0, 3 * third, third))
+    return (message[start : start + third] for start in range(0, 3 * third, third))
 
 
 def make_app(compression: str | None) -> TrioWeb:
@@ -25,6 +37,23 @@ def make_app(compression: str | None) -> TrioWeb:
         async for message in ws:
             await ws.send(message)
         app.ctx.ends.append(ws.close_info)
+
+    @app.websocket("/fragments")
+    async def fragments(ws: Websocket) -> None:
+        """Send each message back in fragments."""
+        async for message in ws:
+            await ws.send_fragments(split(message))
+
+    @app.websocket("/stream", stream=True, max_size=STREAM_SIZE)
+    async def stream(ws: Websocket) -> None:
+        """Send the digest of each message, which is never here as a whole, and its longest part."""
+        while True:
+            digest = hashlib.sha256()
+            longest = 0
+            async for part in ws.recv_streaming():
+                digest.update(part.encode() if isinstance(part, str) else part)
+                longest = max(longest, len(part))
+            await ws.send({"digest": digest.hexdigest(), "longest": longest})
 
     @app.websocket("/ping")
     async def ping(ws: Websocket) -> None:

@@ -36,6 +36,9 @@ class WebsocketsClient:
                 subprotocols=[Subprotocol(one) for one in subprotocols] or None,
                 compression="deflate" if deflate == "default" else None,
                 extensions=[_OFFERS[deflate]] if deflate in _OFFERS else None,
+                # Its limit is for what is on the wire too, where noise is larger once it was
+                # compressed; by default it is the server's, 1 MiB.
+                max_size=2 * 1024 * 1024,
                 proxy=None,
             )
         except InvalidStatus as refused:
