@@ -29,6 +29,7 @@ PART_SIZE: Final = 65536
 """Inflated bytes of a part, at most: as much as one read brings of a message that goes plain."""
 
 _WHOLE_BINARY: Final = FIN | BINARY
+_NEW: Final = TEXT | BINARY  # a piece that has one of these bits begins a message
 _utf8_decoder = codecs.getincrementaldecoder("utf-8")
 
 
@@ -94,10 +95,9 @@ class Decoder(Scanner):
         """
         pieces = self._pieces
         if pieces:
-            kind, mask, payload = pieces[0]
+            kind, mask, payload = piece = pieces.popleft()
             if kind in WHOLE:
                 # It begins a message, so none is in progress.
-                pieces.popleft()
                 self._complete -= 1
                 self.buffered -= len(payload)
                 data = apply_mask(payload, mask) if mask else bytes(payload)
@@ -108,6 +108,7 @@ class Decoder(Scanner):
                 except UnicodeDecodeError:
                     self._fail(_invalid_text())
                     return None
+            pieces.appendleft(piece)
         elif not self._incoming:
             return None
         if self.is_mid_message:
@@ -177,10 +178,9 @@ class Decoder(Scanner):
     def _forget(self, piece: tuple[int, bytes, bytes | bytearray]) -> None:
         """Count a piece no more."""
         kind, _, payload = piece
-        self.buffered -= len(payload)
-        self._complete -= kind >> 7
-        if kind not in ANY_WHOLE:
-            self.buffered -= MIN_FRAGMENT_COST
+        if kind >= FIN:
+            self._complete -= 1
+        self.buffered -= len(payload) + (0 if kind in ANY_WHOLE else MIN_FRAGMENT_COST)
 
     def _skip(self) -> bool:
         """Skip the rest of the message in parts; answer whether its end has come."""
@@ -196,10 +196,11 @@ class Decoder(Scanner):
             if not self._incoming:
                 return None
             self._take_incoming()
-        kind, mask, payload = pieces[0]
-        data = b""
-        if not self._is_fed:
-            if kind & (TEXT | BINARY):
+        kind, mask, payload = piece = pieces[0]
+        if self._is_fed:
+            data = b""
+        else:
+            if kind & _NEW:
                 self._is_text = bool(kind & TEXT)
                 self._is_compressed = bool(kind & RSV1)
             data = apply_mask(payload, mask) if mask else bytes(payload)
@@ -207,13 +208,14 @@ class Decoder(Scanner):
             assert self._inflater is not None
             if not self._is_fed:
                 self._is_fed = True
-                self._inflater.feed(data, bool(kind & FIN))
+                self._inflater.feed(data, kind >= FIN)
             data = self._inflater.read(PART_SIZE)
             if len(data) == PART_SIZE:
                 return data, False
             self._is_fed = False
-        self._forget(pieces.popleft())
-        return data, bool(kind & FIN)
+        pieces.popleft()
+        self._forget(piece)
+        return data, kind >= FIN
 
     def _inflate_whole(self) -> str | bytes:
         """Take the next message, which is compressed and has come in one piece."""
@@ -249,9 +251,9 @@ class Decoder(Scanner):
                     self._text.write(self._utf8.decode(data, last))
                 except UnicodeDecodeError:
                     raise _invalid_text() from None
-            elif self._binary is None:
-                self._binary = bytearray(data)
             else:
+                if self._binary is None:
+                    self._binary = bytearray()
                 self._binary += data
             if last:
                 return self._take_held()
