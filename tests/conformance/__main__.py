@@ -1,7 +1,7 @@
 """The whole Autobahn suite: ``python -m tests.conformance [DIRECTORY]``.
 
 301 cases without compression, and each of the 216 of 12.* and 13.* under either kind of it. The
-reports go to the directory (``reports``), the exit code is 1 when a case is not OK.
+reports go to the directory (``build/autobahn``), the exit code is 1 when a case is not OK.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SECONDS = 3600
 
 
 def main() -> int:
-    outdir = Path(sys.argv[1] if len(sys.argv) > 1 else "reports")
+    outdir = Path(sys.argv[1] if len(sys.argv) > 1 else "build/autobahn")
     failed = False
     for compression, include, exclude, expected in (
         (None, (), ("12.*", "13.*"), CORE),

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 SERVER = Path(__file__).with_name("echo_server.py")
-KOSOKU = "from kosoku._cli import main; main()"
+KOSOKU = Path(__file__).with_name("kosoku_runner.py")
 
 CORE = 301
 """Cases that are not about compression: 247, and 54 of 9.*."""
@@ -21,6 +21,8 @@ COMPRESSION_GROUPS = [f"12.{n}" for n in range(1, 6)] + [f"13.{n}" for n in rang
 """Five files under the default offer; one file under seven lists of offers."""
 SIZES = 18
 """Cases of each such group: 1000 messages of 16 bytes to 128 KiB, in fragments or not."""
+LARGE = {9, 10, 14, 15, 16, 17, 18}
+"""Those of 64 KiB and more."""
 COMPRESSION = len(COMPRESSION_GROUPS) * SIZES
 
 # These ask what the RFC leaves open, so that nothing but INFORMATIONAL can be said of them: a
@@ -28,19 +30,20 @@ COMPRESSION = len(COMPRESSION_GROUPS) * SIZES
 INFORMATIONAL = {"7.1.6", "7.13.1", "7.13.2"}
 
 
-def sample_compression(count: int) -> list[str]:
-    """Choose some cases of 12.* and 13.*: as many of each group, and of each size.
+def sample_compression() -> list[str]:
+    """Choose 60 cases of 12.* and 13.*: five of each group, each size at least once.
 
-    Args:
-        count: how many, a multiple of the number of groups (12).
+    One of the five is a large one, which takes a hundred times as long as a small one.
     """
-    of_each = count // len(COMPRESSION_GROUPS)
-    # 7 and the number of sizes have no common factor: a walk in such steps meets every size
-    # before it meets one again, and small ones next to large ones.
+    large = [size for size in range(1, SIZES + 1) if size in LARGE]
+    small = [size for size in range(1, SIZES + 1) if size not in LARGE]
     return [
-        f"{group}.{(index * of_each + step) * 7 % SIZES + 1}"
+        f"{group}.{size}"
         for index, group in enumerate(COMPRESSION_GROUPS)
-        for step in range(of_each)
+        for size in (
+            *(small[(index * 4 + step) % len(small)] for step in range(4)),
+            large[index % len(large)],
+        )
     ]
 
 
@@ -112,7 +115,7 @@ def run_suite(
     options += [word for case in exclude for word in ("-x", case)]
     with echo_server(compression) as port:
         finished = subprocess.run(
-            [sys.executable, "-c", KOSOKU, *options, f"127.0.0.1:{port}"],
+            [sys.executable, str(KOSOKU), *options, f"127.0.0.1:{port}"],
             capture_output=True,
             text=True,
             timeout=timeout,
