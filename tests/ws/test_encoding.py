@@ -8,6 +8,7 @@ from trioweb.ws.encoding import (
     BINARY,
     CONTINUATION,
     PING,
+    RSV1,
     TEXT,
     encode_close,
     encode_frame,
@@ -63,6 +64,16 @@ def test_any_buffer_can_be_a_payload() -> None:
         frame = encode_frame(BINARY, payload)
         assert type(frame) is bytes
         assert frame == b"\x82\x03abc"
+
+
+@pytest.mark.parametrize("size", [0, 125, 126, 65536])
+def test_a_compressed_message_is_marked_in_its_first_frame(size: int) -> None:
+    """As the opcode's bit 0x40; nothing else differs (RFC 7692 §6)."""
+    for opcode in (TEXT, BINARY):
+        for fin in (True, False):
+            plain = encode_frame(opcode, bytes(size), fin=fin)
+            marked = encode_frame(opcode | RSV1, bytes(size), fin=fin)
+            assert marked == bytes((plain[0] | 0x40,)) + plain[1:]
 
 
 def test_a_close_frame_never_exceeds_a_control_frame() -> None:
