@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 # "trio" is trio-websocket.
 CLIENTS = ["websockets", "aiohttp", "ws", "trio"]
-SENDS_FRAGMENTS = ["websockets", "ws"]
 
 UNICODE = "h\u00e9 \u4f60\u597d \U0001f98a\u200d\U0001f5a5 \x00 \ufeff \uffff"
 MESSAGES: list[str | bytes] = [
@@ -51,19 +50,6 @@ async def test_a_burst_of_messages_keeps_its_order(serve: Serve, client: str) ->
         for number in range(100):
             await peer.send(f"message {number}")
         assert [await peer.recv() for _ in range(100)] == [f"message {n}" for n in range(100)]
-
-
-async def test_a_client_in_fragments_is_understood(serve: Serve, client: str) -> None:
-    """Fragments that split a message anywhere, also empty ones, are one message."""
-    if client not in SENDS_FRAGMENTS:
-        pytest.skip(f"{client} can't send a message in fragments")
-    async with serve(client) as serving, serving.open("/echo") as peer:
-        await peer.send_fragments("one ", "", "two ", UNICODE)
-        assert await peer.recv() == f"one two {UNICODE}"
-        await peer.send_fragments(b"\x01", b"\x02" * 65536, b"")
-        assert await peer.recv() == b"\x01" + b"\x02" * 65536
-        fragments = peer.wire.client.data_frames()
-        assert [one.fin for one in fragments].count(False) >= 5
 
 
 async def test_the_server_answers_pings(serve: Serve, client: str) -> None:

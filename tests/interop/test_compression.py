@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.interop.app import MAX_SIZE
-from tests.interop.test_clients import CLIENTS, MESSAGES, SENDS_FRAGMENTS, UNICODE
+from tests.interop.test_clients import CLIENTS, MESSAGES, UNICODE
+from tests.interop.test_streams import SENDS_FRAGMENTS
 
 if TYPE_CHECKING:
     from tests.interop.conftest import Peer, Serve
@@ -96,21 +97,15 @@ async def test_the_answer_is_what_the_config_says(
         assert "server_max_window_bits=10" in parameters
 
 
+@each_compression
 @pytest.mark.parametrize(
-    ("deflate", "compression", "takeover"),
-    [
-        ("default", "deflate", False),
-        ("default", "deflate-context", True),
-        ("no-takeover", "deflate-context", False),
-    ],
+    ("client", "deflate"), [offer for offer in OFFERS if offer[1] != "small-windows"]
 )
-@pytest.mark.parametrize("client", ["websockets", "ws", "aiohttp"])
 async def test_context_is_taken_over_when_that_was_agreed_on(
-    serve: Serve, client: str, deflate: str, compression: str, takeover: bool
+    serve: Serve, client: str, deflate: str, compression: str
 ) -> None:
     """A random message shrinks when it is sent again, and only where there is a context."""
-    if (client, deflate) not in OFFERS:
-        pytest.skip(f"{client} can't ask for no context takeover")
+    takeover = (deflate, compression) == ("default", "deflate-context")
     noise = random.Random(2).randbytes(1500)
     async with (
         serve(client, compression) as serving,
@@ -142,12 +137,12 @@ async def test_small_messages_go_plain(
 
 
 @each_compression
-@each_offer
+@pytest.mark.parametrize(
+    ("client", "deflate"), [offer for offer in OFFERS if offer[0] in SENDS_FRAGMENTS]
+)
 async def test_a_compressed_message_in_fragments_is_understood(
     serve: Serve, client: str, deflate: str, compression: str
 ) -> None:
-    if client not in SENDS_FRAGMENTS:
-        pytest.skip(f"{client} can't send a message in fragments")
     text = UNICODE * 500
     async with (
         serve(client, compression) as serving,

@@ -1,4 +1,4 @@
-"""Fragmented messages of ours, and streams of theirs, with clients that we didn't write."""
+"""Fragmented messages both ways, and streams, with clients that we didn't write."""
 
 from __future__ import annotations
 
@@ -26,6 +26,9 @@ CONNECTIONS = [
     ),
 ]
 
+# The others can't send a message in fragments.
+SENDS_FRAGMENTS = ["websockets", "ws"]
+
 each_connection = pytest.mark.parametrize(("client", "deflate", "compression"), CONNECTIONS)
 
 
@@ -51,13 +54,23 @@ async def test_a_message_in_fragments_arrives_whole(
         assert not any(one.rsv1 for one in frames if not one.opcode)
 
 
+@pytest.mark.parametrize("client", SENDS_FRAGMENTS)
+async def test_a_client_in_fragments_is_understood(serve: Serve, client: str) -> None:
+    """Fragments that split a message anywhere, also empty ones, are one message."""
+    async with serve(client) as serving, serving.open("/echo") as peer:
+        await peer.send_fragments("one ", "", "two ", UNICODE)
+        assert await peer.recv() == f"one two {UNICODE}"
+        await peer.send_fragments(b"\x01", b"\x02" * 65536, b"")
+        assert await peer.recv() == b"\x01" + b"\x02" * 65536
+        fragments = peer.wire.client.data_frames()
+        assert [one.fin for one in fragments].count(False) >= 5
+
+
 @each_connection
 async def test_a_large_message_is_streamed(
     serve: Serve, client: str, deflate: str, compression: str | None
 ) -> None:
     """The handler gets parts of a message that is larger than it would hold; then another one."""
-    if client == "trio":
-        pytest.skip("trio-websocket needs seconds to mask it")
     noise = random.Random(3).randbytes(STREAM_SIZE // 2)
     async with (
         serve(client, compression) as serving,
