@@ -40,6 +40,10 @@ class Budget:
         """Forget what was counted: the calling task has just waited."""
         self._task = None
 
+    def charge(self, size: int) -> None:
+        """Count bytes that were worked on after ``is_spent`` was asked, and can't be refused."""
+        self._left -= size // BYTES_PER_OPERATION
+
     def is_spent(self, size: int = 0) -> bool:
         """Count one operation on a message of ``size`` bytes; True when the caller must yield."""
         task = trio.lowlevel.current_task()

@@ -29,7 +29,7 @@ from trioweb.errors import (
     WebSocketException,
 )
 from trioweb.http.response import encode_head
-from trioweb.ws.budget import Budget
+from trioweb.ws.budget import BYTES_PER_OPERATION, Budget
 from trioweb.ws.close import ABNORMAL, CloseCode, CloseInfo
 from trioweb.ws.deflate import Compressors, Deflater, Inflater
 from trioweb.ws.encoding import RSV1, encode_close, encode_frame
@@ -319,7 +319,7 @@ class Connection:
             inbox.raise_if_ended()
             received: str | bytes = await inbox.wait(inbox.take)
             self._budget.renew()
-            self._taken()
+            self._taken(len(received))
             return received
         return message
 
@@ -327,7 +327,7 @@ class Connection:
         """Take a message that is there; finds invalid text on the way."""
         message = self.inbox.take()
         if message is not None:
-            self._taken()
+            self._taken(len(message))
         elif self._decoder.failure is not None:
             self.fail_decoding()
         return message
@@ -358,10 +358,12 @@ class Connection:
             inbox.raise_if_ended()
             part = await inbox.wait(partial(inbox.take_part, parts))
             self._budget.renew()
-        self._taken()
+        self._taken(len(part.data))
         return part
 
-    def _taken(self) -> None:
+    def _taken(self, size: int) -> None:
+        if size >= BYTES_PER_OPERATION:
+            self._budget.charge(size)
         if self.grace_deadline < math.inf:
             self._start_grace()
         if self._is_lost and self.receiver.is_reading:

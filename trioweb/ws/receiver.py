@@ -15,12 +15,15 @@ from typing import TYPE_CHECKING
 import trio
 
 from trioweb.net.linger import LINGER_SECONDS, linger
-from trioweb.ws.budget import Budget
+from trioweb.ws.budget import BYTES_PER_OPERATION, FREE_OPERATIONS, Budget
 from trioweb.ws.encoding import PONG, encode_frame
-from trioweb.ws.frames import Ping, Pong
+from trioweb.ws.frames import Close, Ping, Pong
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from trioweb.ws.connection import Connection
+    from trioweb.ws.frames import Control
     from trioweb.ws.messages import Decoder
     from trioweb.ws.rate import RateLimit
 
@@ -28,6 +31,9 @@ if TYPE_CHECKING:
 READ_SIZE = 65536
 # Before the 101 a client has nothing to say; what it says all the same waits, up to one read.
 EARLY_SIZE = READ_SIZE
+# Of the pings that one read brought the newest are answered (RFC 6455 §5.5.3), with one write: more
+# than any client means to send at once, less than would make a flood of them worth a thought.
+PONGS_AT_ONCE = 16
 # How long the answers to messages that came before a failure may take until we close.
 FAILURE_PATIENCE = 1.0
 # What a cancelled ``serve`` grants for the frame in progress and Close.
@@ -99,7 +105,8 @@ class Receiver:
                 return
             while connection.inbox.is_full or len(self._early) >= EARLY_SIZE:
                 await self._wait_for_room()
-            if budget.is_spent(len(data)):
+            # A read may be ten thousand frames: that much work, and others have their turn.
+            if budget.is_spent(FREE_OPERATIONS * BYTES_PER_OPERATION * len(data) // READ_SIZE):
                 await trio.lowlevel.checkpoint()
 
     async def _answer_failure(self) -> None:
@@ -120,16 +127,24 @@ class Receiver:
             self._early += data
             return
         waiting = decoder.waiting
-        for control in decoder.feed(data):
-            if isinstance(control, Ping):
-                connection.outbox.put_pong(encode_frame(PONG, control.data))
-            elif isinstance(control, Pong):
-                connection.heartbeat.pong(control.data)
-            else:
-                connection.found_close(control.code, control.reason)
+        controls = decoder.feed(data)
+        if controls:
+            self._answer(controls)
         if self._rate_limit is not None:
             self._apply_rate_limit(self._rate_limit, decoder.waiting - waiting)
         connection.inbox.deliver()
+
+    def _answer(self, controls: Sequence[Control]) -> None:
+        connection = self._connection
+        pings = [control for control in controls if isinstance(control, Ping)]
+        if pings:
+            pongs = [encode_frame(PONG, ping.data) for ping in pings[-PONGS_AT_ONCE:]]
+            connection.outbox.put_pong(b"".join(pongs))
+        for control in controls:
+            if isinstance(control, Pong):
+                connection.heartbeat.pong(control.data)
+            elif isinstance(control, Close):
+                connection.found_close(control.code, control.reason)
 
     def _apply_rate_limit(self, limit: RateLimit, messages: int) -> None:
         excess = limit.excess(messages, trio.current_time())
