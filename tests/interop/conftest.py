@@ -169,11 +169,9 @@ class Serving:
 
 
 class Serve(Protocol):
-    """Serve the tests' application to a client."""
+    """Serve the tests' application, with this WEBSOCKET_COMPRESSION, to the test's client."""
 
-    def __call__(
-        self, client: str, compression: str | None = None
-    ) -> AbstractAsyncContextManager[Serving]: ...
+    def __call__(self, compression: str | None = None) -> AbstractAsyncContextManager[Serving]: ...
 
 
 @pytest.fixture(scope="session")
@@ -186,13 +184,14 @@ def drivers() -> Iterator[dict[str, Driver]]:
 
 
 @pytest.fixture
-def serve(drivers: dict[str, Driver]) -> Serve:
-    """Serve the application on a real port, to a client in a process of its own."""
+def serve(drivers: dict[str, Driver], client: str) -> Serve:
+    """Serve the application on a real port, to the client that the test is parametrized with."""
+    if client not in drivers:
+        drivers[client] = Driver(client)
+    driver = drivers[client]
 
     @asynccontextmanager
-    async def serve(client: str, compression: str | None = None) -> AsyncIterator[Serving]:
-        if client not in drivers:
-            drivers[client] = Driver(client)
+    async def serve(compression: str | None = None) -> AsyncIterator[Serving]:
         app = make_app(compression)
         with trio.fail_after(SECONDS):
             async with AsyncExitStack() as stack:
@@ -200,6 +199,6 @@ def serve(drivers: dict[str, Driver]) -> Serve:
                 stack.callback(nursery.cancel_scope.cancel)
                 addresses = await nursery.start(app.serve, "127.0.0.1", 0)
                 relay = await stack.enter_async_context(open_relay(addresses[0][:2]))
-                yield Serving(app, relay, drivers[client])
+                yield Serving(app, relay, driver)
 
     return serve

@@ -59,11 +59,11 @@ def sizes(direction: Direction) -> list[tuple[bool, int]]:
 @each_compression
 @each_offer
 async def test_compressed_messages_come_back_as_they_were_sent(
-    serve: Serve, client: str, deflate: str, compression: str
+    serve: Serve, deflate: str, compression: str
 ) -> None:
     """What can be compressed is, both ways; what is small or random comes back as well."""
     async with (
-        serve(client, compression) as serving,
+        serve(compression) as serving,
         serving.open("/echo", deflate=deflate) as peer,
     ):
         for message in MESSAGES:
@@ -80,11 +80,11 @@ async def test_compressed_messages_come_back_as_they_were_sent(
 @each_compression
 @each_offer
 async def test_the_answer_is_what_the_config_says(
-    serve: Serve, client: str, deflate: str, compression: str
+    serve: Serve, deflate: str, compression: str
 ) -> None:
     """No context takeover unless it is configured and wanted; windows no larger than asked for."""
     async with (
-        serve(client, compression) as serving,
+        serve(compression) as serving,
         serving.open("/echo", deflate=deflate) as peer,
     ):
         parameters = answer(peer)
@@ -102,13 +102,13 @@ async def test_the_answer_is_what_the_config_says(
     ("client", "deflate"), [offer for offer in OFFERS if offer[1] != "small-windows"]
 )
 async def test_context_is_taken_over_when_that_was_agreed_on(
-    serve: Serve, client: str, deflate: str, compression: str
+    serve: Serve, deflate: str, compression: str
 ) -> None:
     """A random message shrinks when it is sent again, and only where there is a context."""
     takeover = (deflate, compression) == ("default", "deflate-context")
     noise = random.Random(2).randbytes(1500)
     async with (
-        serve(client, compression) as serving,
+        serve(compression) as serving,
         serving.open("/echo", deflate=deflate) as peer,
     ):
         for _ in range(3):
@@ -122,12 +122,10 @@ async def test_context_is_taken_over_when_that_was_agreed_on(
 
 @each_compression
 @each_offer
-async def test_small_messages_go_plain(
-    serve: Serve, client: str, deflate: str, compression: str
-) -> None:
+async def test_small_messages_go_plain(serve: Serve, deflate: str, compression: str) -> None:
     """Below the threshold the server does not compress, within a context too."""
     async with (
-        serve(client, compression) as serving,
+        serve(compression) as serving,
         serving.open("/echo", deflate=deflate) as peer,
     ):
         for message in ("x" * 2000, "x" * 100, "x" * 2000):
@@ -141,11 +139,11 @@ async def test_small_messages_go_plain(
     ("client", "deflate"), [offer for offer in OFFERS if offer[0] in SENDS_FRAGMENTS]
 )
 async def test_a_compressed_message_in_fragments_is_understood(
-    serve: Serve, client: str, deflate: str, compression: str
+    serve: Serve, deflate: str, compression: str
 ) -> None:
     text = UNICODE * 500
     async with (
-        serve(client, compression) as serving,
+        serve(compression) as serving,
         serving.open("/echo", deflate=deflate) as peer,
     ):
         for _ in range(2):
@@ -158,11 +156,11 @@ async def test_a_compressed_message_in_fragments_is_understood(
 @each_compression
 @each_offer
 async def test_the_limit_holds_for_what_is_inflated(
-    serve: Serve, client: str, deflate: str, compression: str
+    serve: Serve, deflate: str, compression: str
 ) -> None:
     """A message that is small on the wire and too large behind it is too big."""
     async with (
-        serve(client, compression) as serving,
+        serve(compression) as serving,
         serving.open("/echo", deflate=deflate) as peer,
     ):
         await peer.send(b"\x00" * (MAX_SIZE + 1))
@@ -175,9 +173,9 @@ async def test_the_limit_holds_for_what_is_inflated(
 @each_compression
 @pytest.mark.parametrize("client", CLIENTS)
 async def test_a_client_without_compression_is_served_without(
-    serve: Serve, client: str, compression: str
+    serve: Serve, compression: str
 ) -> None:
-    async with serve(client, compression) as serving, serving.open("/echo") as peer:
+    async with serve(compression) as serving, serving.open("/echo") as peer:
         await peer.send("x" * 100_000)
         assert await peer.recv() == "x" * 100_000
         assert peer.wire.server.header("Sec-WebSocket-Extensions") is None
@@ -185,10 +183,8 @@ async def test_a_client_without_compression_is_served_without(
 
 
 @each_offer
-async def test_a_server_without_compression_declines_it(
-    serve: Serve, client: str, deflate: str
-) -> None:
-    async with serve(client) as serving, serving.open("/echo", deflate=deflate) as peer:
+async def test_a_server_without_compression_declines_it(serve: Serve, deflate: str) -> None:
+    async with serve() as serving, serving.open("/echo", deflate=deflate) as peer:
         await peer.send("x" * 100_000)
         assert await peer.recv() == "x" * 100_000
         assert peer.wire.client.header("Sec-WebSocket-Extensions") is not None

@@ -34,11 +34,11 @@ each_connection = pytest.mark.parametrize(("client", "deflate", "compression"), 
 
 @each_connection
 async def test_a_message_in_fragments_arrives_whole(
-    serve: Serve, client: str, deflate: str, compression: str | None
+    serve: Serve, deflate: str, compression: str | None
 ) -> None:
     """Each message, also an empty one, is one message to the client; the wire has fragments."""
     async with (
-        serve(client, compression) as serving,
+        serve(compression) as serving,
         serving.open("/fragments", deflate=deflate) as peer,
     ):
         for message in MESSAGES:
@@ -55,9 +55,9 @@ async def test_a_message_in_fragments_arrives_whole(
 
 
 @pytest.mark.parametrize("client", SENDS_FRAGMENTS)
-async def test_a_client_in_fragments_is_understood(serve: Serve, client: str) -> None:
+async def test_a_client_in_fragments_is_understood(serve: Serve) -> None:
     """Fragments that split a message anywhere, also empty ones, are one message."""
-    async with serve(client) as serving, serving.open("/echo") as peer:
+    async with serve() as serving, serving.open("/echo") as peer:
         await peer.send_fragments("one ", "", "two ", UNICODE)
         assert await peer.recv() == f"one two {UNICODE}"
         await peer.send_fragments(b"\x01", b"\x02" * 65536, b"")
@@ -68,12 +68,12 @@ async def test_a_client_in_fragments_is_understood(serve: Serve, client: str) ->
 
 @each_connection
 async def test_a_large_message_is_streamed(
-    serve: Serve, client: str, deflate: str, compression: str | None
+    serve: Serve, deflate: str, compression: str | None
 ) -> None:
     """The handler gets parts of a message that is larger than it would hold; then another one."""
     noise = random.Random(3).randbytes(STREAM_SIZE // 2)
     async with (
-        serve(client, compression) as serving,
+        serve(compression) as serving,
         serving.open("/stream", deflate=deflate) as peer,
     ):
         for message in (noise, UNICODE * 50_000, "x" * STREAM_SIZE):
