@@ -472,7 +472,8 @@ async def test_every_end_releases_who_waits_for_a_pong(
     assert raised == [(code, within)] * 2 + [(code, 100 + (we_close is end) * within)] * 2
 
 
-async def test_pings_of_a_peer_that_reads_nothing_cost_one_pong(memory: Bench) -> None:
+async def test_pings_of_a_peer_that_reads_nothing_cost_a_few_pongs(memory: Bench) -> None:
+    """Those of the last read, 16 at most; RFC 6455 §5.5.3 allows to answer the newest alone."""
     connected: list[Websocket] = []
 
     async def handler(ws: Websocket) -> None:
@@ -487,9 +488,13 @@ async def test_pings_of_a_peer_that_reads_nothing_cost_one_pong(memory: Bench) -
         await wait_all_tasks_blocked()
         assert connected[0]._connection.outbox.size < 101_000
         assert await peer.next_message() == b"x" * 100_000
-        pong = await peer.next_event()
-        assert isinstance(pong, events.Pong)
-        assert pong.payload == b"999"
+        pongs: list[bytes] = []
+        while not pongs or pongs[-1] != b"999":
+            pong = await peer.next_event()
+            assert isinstance(pong, events.Pong)
+            pongs.append(bytes(pong.payload))
+        assert pongs == [b"%d" % n for n in range(1000 - len(pongs), 1000)]
+        assert len(pongs) <= 16
 
 
 # Peers that live and take nothing
