@@ -262,6 +262,19 @@ def test_a_stream_that_ends_needs_no_block_behind_it(takeover: bool) -> None:
 
 
 @pytest.mark.parametrize("takeover", [False, True])
+def test_the_tail_may_have_been_taken_from_a_stream_s_last_block(takeover: bool) -> None:
+    """An empty block without compression that has BFINAL set ends like any other."""
+    stored = zlib.compressobj(0, zlib.DEFLATED, -15)
+    data = (deflate(b"abc", final=True)[:-1] + stored.flush(zlib.Z_FINISH)).removesuffix(TAIL)
+    assert data.endswith(b"\x01")
+    inflater = Inflater(MEGABYTE, takeover=takeover, bits=15)
+    for message in (data, deflate(b"abc")):
+        assert inflater.inflate(message) == b"abc"
+        inflater.feed(message, True)
+        assert read_all(inflater, 2) == b"abc"
+
+
+@pytest.mark.parametrize("takeover", [False, True])
 @pytest.mark.parametrize("final", [False, True])
 def test_a_message_that_is_cut_short_is_invalid(takeover: bool, final: bool) -> None:
     """Wherever, but between its streams."""

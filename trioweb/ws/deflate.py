@@ -288,8 +288,9 @@ class Inflater:
         self._is_filled = False
         if self._is_last:
             left = len(rest) + max(0, len(self._input) - self._pos)
-            if left < len(TAIL):
-                # What ended the stream was not the peer's but our tail.
+            if 0 < left < len(TAIL):
+                # What ended the stream was not the peer's but our tail; only if all of that was
+                # its last block's, the peer has taken it away there.
                 raise _invalid()
             if left == len(TAIL):
                 # Strictly it should have opened an empty block behind the stream.
