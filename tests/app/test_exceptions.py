@@ -416,7 +416,7 @@ async def test_before_accept_an_error_is_a_status(
         pytest.param(row, place, id=f"{row.name}-{place}")
         for row in TABLE
         for place in ("request middleware", "guard", "response middleware")
-        if row.denial and (row.name, place) != ("a leaf", "response middleware")
+        if row.denial
     ],
 )
 async def test_what_is_around_a_handler_denies_by_its_errors(
@@ -477,3 +477,43 @@ async def test_what_ends_the_process_goes_through_middleware(
         async with failing.open_client() as client, client.websocket("/fail"):
             pass
     assert caught.value is failing.raised[0]
+
+
+async def test_one_leaf_of_a_group_counts_as_itself_in_http() -> None:
+    app = TrioWeb()
+
+    @app.get("/x")
+    async def x() -> str:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fail, NotFound("leaf"))
+        return "never"
+
+    async with open_client(app) as client:
+        assert (await client.get("/x")).status == 404
+
+
+async def test_another_connections_end_is_logged_with_both(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    app = TrioWeb()
+    connected: list[Any] = []
+
+    @app.websocket("/first/<name>")
+    async def first(request: Any, ws: Any, name: str) -> None:
+        connected.append(ws)
+        await ws.recv()
+
+    @app.websocket("/second")
+    async def second(ws: Any) -> None:
+        await ws.recv()
+        await connected[0].send("x")
+
+    async with open_client(app) as client, client.websocket("/second") as ws:
+        async with client.websocket("/first/alice"):
+            pass
+        await ws.send("now")
+        await ws.expect_close(1011)
+    (record,) = [r for r in caplog.records if r.levelname == "ERROR"]
+    message = record.getMessage()
+    assert "/second" in message
+    assert "/first/alice" in message

@@ -406,6 +406,38 @@ class SendFragmentsWithoutRoom(SendFragments):
         await self.fill(ws)
 
 
+class SendFragmentsBesideOthers(SendFragments):
+    """Who waits for the end of the message is admitted behind it, or told of the end."""
+
+    async def prepare(self, ws: Websocket) -> None:
+        self.beside = trio.Event()
+        self.refused: list[int] = []
+
+    async def operate(self, ws: Websocket) -> None:
+        ws.nursery.start_soon(self.send_beside, ws)
+        await super().operate(ws)
+
+    async def send_beside(self, ws: Websocket) -> None:
+        try:
+            await ws.send("beside")
+        except WebsocketClosed as closed:
+            self.refused.append(closed.code)
+        finally:
+            self.beside.set()
+
+    async def finish(self, ws: Websocket) -> None:
+        await self.beside.wait()
+        await super().finish(ws)
+
+    def check(self) -> None:
+        assert self.messages.count("beside") + len(self.refused) == 1
+        if "beside" in self.messages:
+            self.messages.remove("beside")
+        else:
+            assert self.refused == [1011]
+        super().check()
+
+
 class WaitForTheEndOfFragments(Case):
     """Who waits for another's fragmented message can be cancelled, and the message goes on."""
 

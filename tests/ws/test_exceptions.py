@@ -57,7 +57,7 @@ def own_ends(ws: Websocket) -> Exception:
     return ExceptionGroup("", [own_end(ws), ExceptionGroup("", [own_loss(ws)])])
 
 
-@pytest.mark.parametrize("error", [own_end, own_loss])
+@pytest.mark.parametrize("error", [own_end, own_loss, own_ends])
 @pytest.mark.parametrize("is_started", [True, False])
 async def test_a_task_of_ws_nursery_may_end_with_its_connections_end(
     memory: Bench,
@@ -288,3 +288,81 @@ async def test_what_ends_the_process_goes_through_whatever_else_failed(
 
     with pytest.RaisesGroup(kind, flatten_subgroups=True):
         await connect()
+
+
+async def test_a_pusher_with_a_nursery_does_not_take_the_farewell_with_it(memory: Bench) -> None:
+    said: list[str] = []
+
+    async def push_all(ws: Websocket) -> None:
+        async def push() -> None:
+            while True:
+                await ws.send("tick")
+                await trio.lowlevel.checkpoint()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(push)
+            nursery.start_soon(push)
+
+    async def handler(ws: Websocket) -> None:
+        ws.nursery.start_soon(push_all, ws)
+        async for _ in ws:
+            pass
+        await wait_all_tasks_blocked()
+        said.append("farewell")
+
+    async with memory.connect(handler) as peer:
+        await peer.next_message()
+        await peer.close()
+        await peer.next_close()
+        await wait_all_tasks_blocked(0.01)
+        await wait_all_tasks_blocked(0.01)
+    assert said == ["farewell"]
+
+
+async def test_a_failure_while_its_own_nursery_is_cancelled_counts(memory: Bench) -> None:
+    """One leaf beside the Cancelled in a group of the user's: 4002, not 1011."""
+
+    async def handler(ws: Websocket) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fail_when_cancelled, WebSocketException(4002, "unwinding"))
+            nursery.start_soon(trio.sleep_forever)
+            await wait_all_tasks_blocked()
+            ws.nursery.cancel_scope.cancel()
+
+    async with memory.connect(handler) as peer:
+        assert await peer.next_close() == (4002, "unwinding")
+
+
+@pytest.mark.parametrize("who", ["serve", "ws.nursery"])
+async def test_its_own_end_beside_a_cancellation_is_quiet(
+    memory: Bench, who: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Said as users say goodbye, in a nursery of theirs, while the server is cancelled."""
+
+    async def speak(ws: Websocket) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await wait_all_tasks_blocked()
+                await ws.send("bye")
+
+    async def handler(ws: Websocket) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(speak, ws)
+            nursery.start_soon(trio.sleep_forever)
+            await wait_all_tasks_blocked()
+            if who == "ws.nursery":
+                ws.nursery.start_soon(ws.close)
+                await wait_all_tasks_blocked()
+                ws.nursery.cancel_scope.cancel()
+
+    async with memory.connect(handler) as peer:
+        await wait_all_tasks_blocked()
+        if who == "serve":
+            peer.cancel_server()
+        with trio.CancelScope(shield=True):
+            assert (await peer.next_close())[0] == (1001 if who == "serve" else 1000)
+            await peer.stream.aclose()
+            await wait_all_tasks_blocked(0.01)
+    assert [r.getMessage() for r in caplog.records if r.levelname == "ERROR"] == []

@@ -162,6 +162,34 @@ async def test_a_handler_that_goes_on_after_its_parts_raised_finds_the_connectio
     assert seen == [False, (1011, "a message was cut short", "us", True)]
 
 
+async def test_a_sender_who_waits_gets_the_end_of_a_message_that_was_cut_short(
+    bench: Bench,
+) -> None:
+    outcomes: list[str] = []
+
+    async def handler(ws: Websocket) -> None:
+        async def other() -> None:
+            try:
+                await ws.send("other")
+                outcomes.append("sent")
+            except WebsocketClosed as closed:
+                outcomes.append(str(closed.code))
+
+        async def parts() -> AsyncIterator[str]:
+            yield "begun"
+            ws.nursery.start_soon(other)
+            await wait_all_tasks_blocked()
+            raise KeyError
+
+        with pytest.raises(KeyError):
+            await ws.send_fragments(parts())
+        await wait_all_tasks_blocked()
+
+    async with bench.connect(handler) as peer:
+        assert await wire(peer) == [("begun", False), 1011]
+    assert outcomes == ["1011"]
+
+
 @pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
 async def test_a_message_is_not_torn_by_a_cancellation(bench: Bench, before: bool) -> None:
     """Before its first fragment nothing of it is there; afterwards the connection is closed."""

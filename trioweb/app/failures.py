@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from trioweb.app.middleware import call
 from trioweb.errors import ConfigError, HTTPException, WebsocketClosed, WebSocketException
 from trioweb.http.response import Response, error_response, html, json, to_response
+from trioweb.ws.wait_any import as_leaf
 
 if TYPE_CHECKING:
     from trioweb.http.request import Request
@@ -47,8 +48,12 @@ class Failures:
     async def respond(self, request: Request, error: Exception) -> Response:
         """Turn an exception into the answer to a request, or to a handshake.
 
-        A handler's answer counts; one that returns None leaves the answer to us.
+        A handler's answer counts; one that returns None leaves the answer to us. A group of one
+        counts as what is in it.
         """
+        leaf = as_leaf(error)
+        if isinstance(leaf, Exception):
+            error = leaf
         found = self.find(error)
         if found is not None:
             try:

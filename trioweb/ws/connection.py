@@ -269,7 +269,7 @@ class Connection:
     # Fragmented messages, of ``trioweb.ws.fragments``
 
     async def take_turn(self) -> None:
-        """Wait until this task alone may send; it calls ``outbox.end_turn()`` afterwards."""
+        """Wait until this task alone may send; it calls ``end_turn()`` afterwards."""
         self.check_accepted()
         await self.checkpoint()
         if not self.open:
@@ -291,6 +291,11 @@ class Connection:
         await self.outbox.put_fragment(frame)
         if self.outbox.is_broken:
             raise self._send_error()
+
+    def end_turn(self) -> None:
+        """Let others send again, unless this task's message has no end."""
+        if not self.is_cut_short:
+            self.outbox.end_turn()
 
     def cut_short(self) -> None:
         """The message whose turn it is will not end, so nothing can be sent any more.

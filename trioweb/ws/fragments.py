@@ -44,7 +44,7 @@ async def send_fragments(connection: Connection, parts: Parts) -> None:
             connection.cut_short()
         raise
     finally:
-        connection.outbox.end_turn()
+        connection.end_turn()
         if inspect.isasyncgen(parts):
             # Nobody else can: it was made for this call.
             await parts.aclose()

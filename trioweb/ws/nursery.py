@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
 
 from trioweb.errors import WebsocketClosed
-from trioweb.ws.wait_any import without_cancelled
+from trioweb.ws.wait_any import leaves, without_cancelled
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -96,9 +96,15 @@ class ConnectionNursery:
             self._report(rest)
 
     def _report(self, error: BaseException) -> None:
-        if isinstance(error, WebsocketClosed) and error.websocket is self._websocket:
-            return
-        self._crashed(error)
+        if not is_end_of(self._websocket, error):
+            self._crashed(error)
+
+
+def is_end_of(websocket: object, error: BaseException) -> bool:
+    """Whether an exception, or all that is in a group, tells that this connection has ended."""
+    return all(
+        isinstance(leaf, WebsocketClosed) and leaf.websocket is websocket for leaf in leaves(error)
+    )
 
 
 async def start_task(

@@ -34,8 +34,8 @@ from trioweb.ws import handshake
 from trioweb.ws.close import CloseInfo, is_wire_code
 from trioweb.ws.connection import CUT_SHORT, Connection
 from trioweb.ws.extensions import negotiate
-from trioweb.ws.nursery import ConnectionNursery
-from trioweb.ws.wait_any import leaves, without_cancelled
+from trioweb.ws.nursery import ConnectionNursery, is_end_of
+from trioweb.ws.wait_any import as_leaf, leaves, without_cancelled
 from trioweb.ws.websocket import Websocket
 
 if TYPE_CHECKING:
@@ -255,8 +255,6 @@ class _WebsocketSession:
             websocket.nursery = ConnectionNursery(nursery, websocket, self._crashed)
             try:
                 returned = await self._call(body, nursery)
-                if self._error is not None:
-                    self._error = self._as_itself(self._error)
                 if isinstance(self._error, Exception):
                     returned = await failed(websocket, self._error)
             finally:
@@ -317,9 +315,9 @@ class _WebsocketSession:
             fatal = (leaf for leaf in leaves(error) if not isinstance(leaf, Exception))
             self._fatal = next(fatal, None)
         if self._error is None and not self._handler_returned:
-            self._error = error
+            self._error = self._as_itself(error)
             self._handler_scope.cancel(reason=f"it failed, or a task of ws.nursery: {error!r}")
-        elif self._as_itself(error) is not None and not self._is_own_end(error):
+        elif not self._is_own_end(error):
             self._log_crash("another failure of the same connection", error)
 
     def _conclude(self) -> None:
@@ -337,8 +335,8 @@ class _WebsocketSession:
         rest = error.split(lambda leaf: self._is_own_end(leaf))[1]
         if rest is None:
             return None
-        left = leaves(rest)
-        return left[0] if len(left) == 1 else error
+        leaf = as_leaf(rest)
+        return error if leaf is rest else leaf
 
     def _ending(self, error: BaseException | None) -> tuple[int, str]:
         """The close code and reason that an exception stands for; logs what nobody expected."""
@@ -347,18 +345,18 @@ class _WebsocketSession:
         if isinstance(error, WebSocketException) and is_wire_code(error.code):
             return error.code, error.reason
         if isinstance(error, HTTPException) and is_wire_code(error.close_code):
-            if error.status < 500:
+            if error.status < 500 or error.default_close_code is not None:
                 return error.close_code, error.message
             self._log_crash("an HTTPException of 5xx", error)
             return error.close_code, INTERNAL_ERROR[1]
         if isinstance(error, WebsocketClosed):
-            self._log_crash("another WebSocket's end was not caught", error)
+            self._log_crash(f"the end of {error.websocket!r} was not caught", error)
         else:
             self._log_crash("it crashed", error)
         return INTERNAL_ERROR
 
     def _is_own_end(self, error: BaseException) -> bool:
-        return isinstance(error, WebsocketClosed) and error.websocket is self.websocket
+        return is_end_of(self.websocket, error)
 
     def _log_crash(self, what: str, error: BaseException) -> None:
         logger.error(

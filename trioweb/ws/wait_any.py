@@ -63,6 +63,12 @@ def leaves(error: BaseException) -> list[BaseException]:
     return [leaf for inner in error.exceptions for leaf in leaves(inner)]
 
 
+def as_leaf(error: BaseException) -> BaseException:
+    """The one exception that is in a group; any other exception itself, a group of several too."""
+    found = leaves(error)
+    return found[0] if len(found) == 1 else error
+
+
 def without_cancelled(raised: BaseException) -> BaseException | None:
     """What is left of an exception when every ``trio.Cancelled`` in it is taken out."""
     if isinstance(raised, trio.Cancelled):
