@@ -6,9 +6,8 @@ event loop share is emptied after each message by a full flush, which costs a si
 compressor does. With takeover each connection has its own, made at first use.
 
 Inflating is where hostile input comes in. Three things are bounded: what is inflated (zlib is
-never asked for more than what may still come), how many deflate streams a message consists of
-(each counts as 128 bytes at least), and how much input zlib is given at once, since it copies what
-it has left whenever it stops.
+never asked for more than what may still come), how many deflate streams a message consists of, and
+how much input zlib is given at once, since it copies what it has left whenever it stops.
 
 Source: RFC 7692 §7.2.
 """
@@ -41,14 +40,15 @@ level 6's 20 and more (25.4% to 24.1%).
 MEMORY_LEVEL: Final = 5
 """16 KiB, with 16 KiB for a window of 12 bits; no worse than zlib's 8 there, and faster."""
 
-MIN_STREAM_COST: Final = 128
-"""What a deflate stream counts at least against the size limit.
+MAX_STREAMS: Final = 64
+"""How many deflate streams a message may consist of.
 
-A flood of empty ones, two bytes each, costs us a new inflater each: 15 ms for a limit of 1 MiB.
+Compressors that end their stream with a message make one, and nobody makes many; a flood of empty
+ones, two bytes each, costs us a new inflater each.
 """
 
 _SLICE: Final = 4096
-"""Input for zlib at once: 2048 empty streams, after each of which it copies what is left."""
+"""Input for zlib at once, of which it copies what is left each time that its output is full."""
 
 _FINAL: Final = b"\x03\x00"  # an empty last block
 
@@ -165,13 +165,13 @@ class Inflater:
 
     __slots__ = (
         "_bits",
+        "_ended_streams",
         "_input",
         "_is_filled",
         "_is_last",
         "_pos",
         "_size",
         "_slice",
-        "_start",
         "_stream",
         "_takeover",
         "max_size",
@@ -183,8 +183,8 @@ class Inflater:
         # Old zlibs use 9 bits where they say 8.
         self._bits = -max(bits, 9)
         self._stream: zlib._Decompress | None = None
-        self._size = 0  # of the message so far, with what its streams count
-        self._start = 0  # what it was when the stream began
+        self._size = 0  # of the message so far
+        self._ended_streams = 0
         # What was fed: all before _pos went to zlib, except what _slice still has.
         self._input = b""
         self._pos = 0
@@ -280,10 +280,9 @@ class Inflater:
     def _next_stream(self, rest: bytes) -> None:
         """Go on behind a stream that has ended (RFC 7692 §7.2.3.5)."""
         self._stream = None
-        self._size += max(0, MIN_STREAM_COST - (self._size - self._start))
-        self._start = self._size
-        if self._size > self.max_size:
-            raise self._too_big()
+        self._ended_streams += 1
+        if self._ended_streams > MAX_STREAMS:
+            raise InvalidMessage(f"message is made of more than {MAX_STREAMS} deflate streams")
         self._slice = rest
         self._is_filled = False
         if self._is_last:
@@ -303,7 +302,7 @@ class Inflater:
         if not self._is_last:
             return
         self._is_last = False
-        self._size = self._start = 0
+        self._size = self._ended_streams = 0
         if self._stream is not None:
             self._check_end(self._stream)
         if not self._takeover:
