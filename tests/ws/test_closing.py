@@ -305,7 +305,16 @@ async def _(stage: Stage) -> None:
     queued=False,
     takes_time=True,
     reads_after=PING_TIME + READS_AFTER,
-    kinds=["link"],
+)
+async def _(stage: Stage) -> None:
+    pass
+
+
+@peer_does(
+    "the peer lives and reads nothing",
+    chatters=True,
+    takes_time=True,
+    reads_after=STALL_TIME + READS_AFTER,
 )
 async def _(stage: Stage) -> None:
     pass
@@ -329,6 +338,14 @@ async def _(stage: Stage) -> None:
 @peer_does("`app.shutdown()`")
 async def _(stage: Stage) -> None:
     stage.app.shutdown()
+
+
+@peer_does(
+    "the peer sends more than `WEBSOCKET_RATE_LIMIT`",
+    options={"WEBSOCKET_RATE_LIMIT": (2, 3600.0)},
+)
+async def _(stage: Stage) -> None:
+    await stage.peer.send("3")
 
 
 @peer_does("the grace is over", takes_time=True, reads_after=None)

@@ -125,7 +125,7 @@ async def test_any_byte_that_comes_is_life(
 
 
 async def test_what_the_peer_takes_is_life_for_a_stall_time_at_most(
-    autojump_clock: Clock,
+    timed: Bench, autojump_clock: Clock
 ) -> None:
     """A kernel may go on taking data for a peer that is gone."""
     ended: list[Any] = []
@@ -139,7 +139,7 @@ async def test_what_the_peer_takes_is_life_for_a_stall_time_at_most(
         ws.nursery.start_soon(push, ws)
         await note_end(ws, ended)
 
-    async with Bench("adapter").connect(handler) as peer:
+    async with timed.connect(handler) as peer:
         vanish(peer)
         await trio.sleep(200)
     assert ended == [(30 + 40, 1011, "us", False)]
@@ -553,7 +553,7 @@ async def test_a_reader_that_takes_nothing_is_1013(timed: Bench, autojump_clock:
         nursery.start_soon(chatter, peer)
         await trio.sleep(60)
         nursery.cancel_scope.cancel()
-    assert ended == [(30, 1013)]
+    assert ended == [(30 + 10, 1013)]  # after the closing handshake's time
     assert refused == [(1013, 30)] * 2
 
 
@@ -580,4 +580,47 @@ async def test_the_stall_time_counts_from_the_last_progress(
         await peer.stream.receive_some(1000)
         await trio.sleep(100)
         nursery.cancel_scope.cancel()
-    assert ended == [115 + 30]
+    assert ended == [115 + 30 + 10]  # and the closing handshake's time
+
+
+async def test_pings_that_are_never_answered_are_bounded(
+    memory: Bench, autojump_clock: Clock
+) -> None:
+    most = 0
+
+    async def handler(ws: Websocket) -> None:
+        nonlocal most
+        async for _ in ws:
+            most = max(most, len(ws._connection.heartbeat._pings))
+
+    async with memory.connect(handler) as peer, trio.open_nursery() as nursery:
+
+        async def read() -> None:
+            while await peer.next_event() is not None:
+                pass
+
+        nursery.start_soon(read)
+        for _ in range(1000):
+            await trio.sleep(25)
+            await peer.send("alive")
+        nursery.cancel_scope.cancel()
+    assert most == 1
+
+
+async def test_pings_to_a_peer_that_reads_nothing_wait_for_room(
+    memory: Bench, autojump_clock: Clock
+) -> None:
+    """As ``send`` does, but once they are queued."""
+    pings = 0
+
+    async def handler(ws: Websocket) -> None:
+        nonlocal pings
+        while True:
+            await ws.ping(b"%100d" % pings)
+            pings += 1
+
+    async with memory.connect(handler, send_queue_bytes=10_000):
+        await wait_all_tasks_blocked()
+        assert 100 < pings < 300
+        await trio.sleep(100)
+        assert pings < 300

@@ -171,6 +171,7 @@ async def test_a_peer_that_takes_something_is_not_disconnected_by_its_queue(
             assert stage.offer(str(number))
         await trio.sleep(31)
         assert not stage.connection.open
+        await trio.sleep(10)
         assert stage.ended.is_set()
 
 

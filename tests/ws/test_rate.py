@@ -74,7 +74,7 @@ async def test_a_peer_over_the_limit_is_1008_and_the_excess_is_not_handed_out(
         code, reason = await peer.next_close()
         assert (code, reason) == (1008, "more than 3 messages in 10 s")
         await wait_all_tasks_blocked(0.02)
-    assert got == ["0", "1", "2", (1008, "more than 3 messages in 10 s", "us", False)]
+    assert got == ["0", "1", "2", (1008, "more than 3 messages in 10 s", "us", True)]
 
 
 async def test_at_the_rate_a_peer_goes_on_for_ever(

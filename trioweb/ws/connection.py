@@ -263,7 +263,7 @@ class Connection:
             self.messages_sent += 1
             return self.open
         if not drop_oldest:
-            self.fail(SlowConsumer(f"{self.outbox.size} bytes are waiting to be taken"))
+            self.close_for(SlowConsumer(f"{self.outbox.size} bytes are waiting to be taken"))
         return False
 
     # Fragmented messages, of ``trioweb.ws.fragments``
@@ -374,6 +374,12 @@ class Connection:
         if self._is_lost and self.receiver.is_reading:
             self.receiver.end_within(self.options.timeout)
 
+    async def wait_for_room(self) -> None:
+        """After a control frame, which was queued at once: wait if too much is."""
+        await self.checkpoint()
+        if self.outbox.is_over_bound:
+            await self.outbox.put_marker().reached.wait()
+
     async def flush(self) -> None:
         """Wait until what is queued is with the operating system."""
         self.check_accepted()
@@ -472,13 +478,19 @@ class Connection:
         self.inbox.seal()
         self.outbox.put_close(encode_close(code, reason), self.closed_error, drop=drop)
 
-    def fail(self, failure: WebSocketException) -> None:
-        """Close because of what the peer did; nothing that comes later is looked at."""
+    def close_for(self, failure: WebSocketException) -> None:
+        """Close because of what the peer does: Close right after the frame in progress."""
         if not self.is_undecided:
             return
-        self._log_failure(failure)
+        logger.info("%s: closed %s with %s", self.name, self.stream.peer, failure)
         self.failure = failure
         self.begin_close(failure.code, failure.reason, drop=True)
+
+    def fail(self, failure: WebSocketException) -> None:
+        """Close because of a wire that can't be read on."""
+        if not self.is_undecided:
+            return
+        self.close_for(failure)
         # The peer's Close can't be found any more, so this is how it ended.
         self.close_info = CloseInfo(failure.code, failure.reason, "us", False)
         self._release()
@@ -501,20 +513,14 @@ class Connection:
         self.fail(failure)
 
     def lose(self, failure: WebSocketException) -> None:
-        """The peer is gone for all we know: say why, and wait for nothing."""
-        if self.is_undecided:
-            self._log_failure(failure)
-        self.failure = failure
-        self.begin_close(failure.code, failure.reason, drop=True)
-        self.receiver.give_up()
+        """The peer is gone for all we know: say why, and wait for nobody."""
+        self.close_for(failure)
+        self.receiver.hurry()
 
     def rate_exceeded(self, limit: RateLimit) -> None:
         """The peer has sent more messages than it may."""
         reason = f"more than {limit.count} messages in {limit.seconds:g} s"
-        self.fail(WebSocketException(CloseCode.POLICY_VIOLATION, reason))
-
-    def _log_failure(self, failure: WebSocketException) -> None:
-        logger.info("%s: closed %s with %s", self.name, self.stream.peer, failure)
+        self.close_for(WebSocketException(CloseCode.POLICY_VIOLATION, reason))
 
     def hurry(self) -> None:
         """``serve`` is being cancelled: Close 1001 after the frame in progress, nothing else."""

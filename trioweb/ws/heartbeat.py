@@ -4,10 +4,10 @@ Theory of operation. One task sleeps until the nearest deadline, looks at the co
 sleeps again. Events do not restart it: traffic moves deadlines later, which it finds out when it
 wakes; only what moves one earlier calls ``rearm``. So a message costs no timer.
 
-Life is any byte received and, for at most the stall timeout, any byte that the socket takes of data
-that had to wait: a ping that waits behind it can't have been answered. While we are the ones who
-don't read (the inbox is full) a missing pong proves nothing: the kernel is asked instead whether
-the peer is there.
+Life is any byte received and, for at most the stall timeout, any byte of a data frame that the
+socket takes: a ping that waits behind it can't have been answered. While we are the ones who don't
+read (the inbox is full) a missing pong proves nothing: the kernel is asked instead whether the
+peer is there.
 
 It is the one task of the three that runs unshielded: a cancellation that reaches it means that
 ``serve`` is being cancelled, which it tells the connection.
@@ -73,6 +73,7 @@ class Heartbeat:
         self._connection = connection
         self._alarm = trio.CancelScope()
         self._pings: dict[bytes, PingWaiter] = {}
+        self._own_ping: bytes | None = None
         self._last_ping = -math.inf
         self._has_warned = False
         self._looked_at = -math.inf
@@ -187,14 +188,14 @@ class Heartbeat:
         if now >= connection.grace_deadline:
             connection.grace_deadline = math.inf
             connection.cancel_handler(
-                f"the connection ended and the handler ran on for {options.disconnect_grace} s"
+                f"the connection ended and the handler ran on for {options.disconnect_grace:g} s"
             )
         if connection.is_cut_short:
             connection.close_cut_short()
         if not connection.open:
             return
         if connection.outbox.size and now >= connection.outbox.progress_at + options.stall_timeout:
-            connection.fail(
+            connection.close_for(
                 SlowConsumer(f"nothing of what waits was taken for {options.stall_timeout:g} s")
             )
             return
@@ -215,7 +216,11 @@ class Heartbeat:
         ):
             connection.lose(PingTimeout(f"no sign of life for {interval + timeout:g} s"))
         elif now >= max(life, self._last_ping) + interval:
+            # Those who answer none are alive by what they say; there is no use in more than one.
+            if self._own_ping is not None:
+                self._pings.pop(self._own_ping, None)
             self.ping(b"")
+            self._own_ping = next(reversed(self._pings))
 
     def _act_while_paused(self, now: float) -> None:
         connection, options = self._connection, self._connection.options

@@ -95,7 +95,7 @@ class Outbox:
         self.close_written = trio.Event()
         # When the stream last took something, or when the queue last began to wait for it.
         self.progress_at = 0.0
-        # When it last took something of data that had to wait.
+        # When it last took something of a data frame.
         self.data_taken_at = 0.0
 
     @property
@@ -260,6 +260,11 @@ class Outbox:
             self._control.append(frame)
             self._took_in_hand(len(frame))
 
+    @property
+    def is_over_bound(self) -> bool:
+        """Whether more waits than should."""
+        return self.size >= self._bound
+
     def put_marker(self) -> Marker:
         """Mark the end of what is queued so far."""
         marker = Marker()
@@ -335,6 +340,8 @@ class Outbox:
             self._lost()
             return
         self.bytes_sent += taken
+        if taken and is_data:
+            self.data_taken_at = trio.current_time()
         if taken < len(frame):
             self._partial = memoryview(frame)[taken:]
             self._is_writing_data = is_data

@@ -334,7 +334,7 @@ class Websocket(TypedMessages):
         """
         self._check_open()
         waiter = self._connection.heartbeat.ping(_control_data(data))
-        await self._connection.checkpoint()
+        await self._connection.wait_for_room()
         return waiter
 
     async def pong(self, data: bytes = b"") -> None:
