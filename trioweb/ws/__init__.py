@@ -1,7 +1,7 @@
 """WebSockets: codec, handshake, and the nursery of each connection."""
 
 from trioweb.ws.close import CloseInfo
-from trioweb.ws.connection import State
+from trioweb.ws.ending import State
 from trioweb.ws.heartbeat import PingWaiter
 from trioweb.ws.nursery import ConnectionNursery
 from trioweb.ws.options import ConnectionOptions

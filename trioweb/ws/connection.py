@@ -1,19 +1,15 @@
-"""One WebSocket connection: its state, its messages, and how its end is decided.
+"""One WebSocket connection: its tasks and its messages. How it ends is told in ``ending``.
 
 Theory of operation. Three tasks serve a connection. ``Receiver.loop`` is the only reader of the
 stream and owns its end. ``Outbox.send_loop`` is the only writer while something waits to be
 written. ``Heartbeat.loop`` minds the deadlines. The first two run under shields of their own,
 which the first cancels when it ends; so the end of the receive task is the end of the connection.
 
-``close_info`` is set once, when the peer's Close is found or the stream is exhausted, before any
-reader wakes. Readers then take what is still in the inbox, which needs the stream no more.
-
-Source: RFC 6455 §7.
+Source: RFC 6455 §5, §6.
 """
 
 from __future__ import annotations
 
-import enum
 import logging
 import math
 from functools import partial
@@ -23,16 +19,13 @@ import trio
 
 from trioweb.errors import (
     NotAccepted,
-    SendFailed,
     SlowConsumer,
-    WebsocketClosed,
-    WebSocketException,
 )
 from trioweb.http.response import encode_head
 from trioweb.ws.budget import BYTES_PER_OPERATION, Budget
-from trioweb.ws.close import ABNORMAL, CloseCode, CloseInfo
 from trioweb.ws.deflate import Compressors, Deflater, Inflater
-from trioweb.ws.encoding import RSV1, encode_close, encode_frame
+from trioweb.ws.encoding import RSV1, encode_frame
+from trioweb.ws.ending import Ending
 from trioweb.ws.heartbeat import Heartbeat
 from trioweb.ws.inbox import SIZES_TOGETHER, Inbox
 from trioweb.ws.messages import Decoder
@@ -55,22 +48,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("trioweb")
 
-# How a connection ends of which a fragmented message did not.
-CUT_SHORT = (int(CloseCode.INTERNAL_ERROR), "a message was cut short")
-
 
 _run_compressors: trio.lowlevel.RunVar[Compressors] = trio.lowlevel.RunVar("trioweb_compressors")
 
 
-class State(enum.Enum):
-    """Half of a connection: what one side has said."""
-
-    CONNECTING = "connecting"
-    CONNECTED = "connected"
-    DISCONNECTED = "disconnected"
-
-
-class Connection:
+class Connection(Ending):
     """The engine below ``Websocket``; speaks of messages, and of bytes to its stream only.
 
     Args:
@@ -91,11 +73,7 @@ class Connection:
         start_sender: Callable[[], None],
         cancel_handler: Callable[[str], None],
     ) -> None:
-        self.stream = stream
-        self.options = options
-        self.name = name
-        self.cancel_handler = cancel_handler
-        self.websocket: object = None  # what errors name; set by Websocket
+        super().__init__(stream, options, name, cancel_handler)
         self.heartbeat = Heartbeat(self)
         self.outbox = Outbox(
             stream,
@@ -123,71 +101,9 @@ class Connection:
         self.inbox = Inbox(
             self._decoder, options.max_queue, options.max_size, options.stream, self.receiver.wake
         )
-        self.accepted = False
-        self.client_left = False
-        self.denial: Response | None = None
-        self.close_info: CloseInfo | None = None
-        self.failure: WebSocketException | None = None
-        self.is_cut_short = False
-        self.stream_closed = trio.Event()
         self.messages_sent = 0
-        self.open_deadline = trio.current_time() + options.timeout
-        self.has_timed_out = False
-        self.is_draining = False
-        self.close_answered = trio.Event()
-        self.grace_deadline = math.inf
         self._budget = Budget.of_this_run()
-        self._sent_close: tuple[int, str] | None = None
-        self._is_lost = False
         self._send_scope = trio.CancelScope(shield=True)
-
-    # State
-
-    @property
-    def open(self) -> bool:
-        """Whether messages can be sent."""
-        return self.is_undecided and not self.is_cut_short
-
-    @property
-    def is_undecided(self) -> bool:
-        """Whether nothing has decided yet how the connection, once accepted, ends."""
-        return (
-            self.accepted
-            and self._sent_close is None
-            and self.close_info is None
-            and not self._is_lost
-        )
-
-    @property
-    def client_state(self) -> State:
-        """What the peer's half says."""
-        if self.close_info is not None:
-            return State.DISCONNECTED
-        return State.CONNECTED if self.accepted else State.CONNECTING
-
-    @property
-    def server_state(self) -> State:
-        """What our half says."""
-        if not self.accepted and not self._is_lost:
-            return State.CONNECTING
-        return State.CONNECTED if self.open else State.DISCONNECTED
-
-    def closed_error(self) -> WebsocketClosed:
-        """The error that users of the connection get from now on."""
-        return WebsocketClosed(*self._ending(), self.websocket)
-
-    def _send_error(self) -> WebsocketClosed:
-        is_lost = self.close_info is None or self.close_info.by == "lost"
-        if self._sent_close is None and is_lost and not self.is_cut_short:
-            return SendFailed(*self._ending(), self.websocket)
-        return self.closed_error()
-
-    def _ending(self) -> tuple[int, str]:
-        if self.close_info is not None:
-            return self.close_info.code, self.close_info.reason
-        if self.is_cut_short and self._sent_close is None:
-            return CUT_SHORT
-        return self._sent_close or (ABNORMAL, "")
 
     def check_accepted(self) -> None:
         """Refuse I/O before accept.
@@ -205,7 +121,7 @@ class Connection:
         else:
             await trio.lowlevel.checkpoint_if_cancelled()
 
-    # Messages
+    # Sending
 
     async def send(self, opcode: int, payload: bytes) -> None:
         """Send one whole message; see ``Websocket.send``."""
@@ -297,19 +213,7 @@ class Connection:
         if not self.is_cut_short:
             self.outbox.end_turn()
 
-    def cut_short(self) -> None:
-        """The message whose turn it is will not end, so nothing can be sent any more.
-
-        What to close with is decided a moment later, by the heartbeat task: if it is ``serve`` that
-        is being cancelled, it hears so itself; and the handler's own end may come first.
-        """
-        if self.open:
-            self.is_cut_short = True
-            self.heartbeat.rearm()
-
-    def close_cut_short(self) -> None:
-        """Nothing else has decided how to close."""
-        self.begin_close(*CUT_SHORT)
+    # Receiving
 
     async def recv(self) -> str | bytes:
         """Take the next message, or wait for it; see ``Websocket.recv``."""
@@ -390,156 +294,6 @@ class Connection:
         if marker.is_dropped or outbox.is_broken:
             raise self._send_error()
 
-    # The end
-
-    def found_close(self, code: int, reason: str) -> None:
-        """The peer's Close has come: answer ours with it, or its with ours."""
-        if self.close_info is not None:
-            return
-        if self._sent_close is not None:
-            self.close_info = CloseInfo(*self._sent_close, "us", True)
-            self.outbox.drop_queue()
-        else:
-            self.close_info = CloseInfo(code, reason, "peer", True)
-            self.outbox.put_close(encode_close(code), self.closed_error, drop=True)
-        self._ended()
-
-    def exhausted(self) -> None:
-        """The stream has given all that it had, and there was no Close."""
-        if not self.accepted:
-            self.client_left = True
-            self._is_lost = True
-            self.cancel_handler("the client left before the handshake was done")
-        elif self.close_info is None:
-            self._lose()
-
-    def _lose(self) -> None:
-        self._is_lost = True
-        if self.close_info is None:
-            code, reason = self._sent_close or (ABNORMAL, "")
-            self.close_info = CloseInfo(
-                code, reason, "lost" if self._sent_close is None else "us", False
-            )
-        self.outbox.fail(self._send_error)
-        self._ended()
-
-    def _ended(self) -> None:
-        self._start_grace()
-        self._release()
-
-    def _release(self) -> None:
-        """Let nobody wait for what will not come."""
-        self.heartbeat.release_pings(self.closed_error)
-        self.inbox.end(self.closed_error)
-        self.close_answered.set()
-
-    def _start_grace(self) -> None:
-        grace = self.options.disconnect_grace
-        if grace is not None:
-            self.grace_deadline = trio.current_time() + grace
-            self.heartbeat.rearm()
-
-    def send_side_lost(self) -> None:
-        """Nothing can be sent any more: a write has failed, or the kernel knows the peer gone.
-
-        What came before is read on as the handler takes messages.
-        """
-        if self._is_lost:
-            return
-        self._is_lost = True
-        self.outbox.fail(self._send_error)
-        self._start_grace()
-        # The next read finds the end, but not while the inbox is full for ever.
-        self.receiver.end_within(self.options.timeout)
-
-    def stream_has_ended(self) -> None:
-        """The stream is closed."""
-        if self.accepted and self.close_info is None:
-            self._lose()
-        elif self.accepted and self.failure is not None:
-            self._start_grace()  # our closing handshake ends here
-        self.outbox.fail(self._send_error)
-        self.stream_closed.set()
-
-    # Deciding to end
-
-    def begin_close(self, code: int, reason: str, *, drop: bool = False) -> None:
-        """Commit to closing: nothing more is taken from the application, Close is queued.
-
-        Args:
-            code: checked by the caller.
-            reason: cut by the codec.
-            drop: write Close right after the frame in progress instead of after the queue.
-        """
-        if not self.is_undecided:
-            return
-        self._sent_close = (code, reason)
-        self.receiver.end_within(self.options.timeout)
-        self.inbox.seal()
-        self.outbox.put_close(encode_close(code, reason), self.closed_error, drop=drop)
-
-    def close_for(self, failure: WebSocketException) -> None:
-        """Close because of what the peer does: Close right after the frame in progress."""
-        if not self.is_undecided:
-            return
-        logger.info("%s: closed %s with %s", self.name, self.stream.peer, failure)
-        self.failure = failure
-        self.begin_close(failure.code, failure.reason, drop=True)
-
-    def fail(self, failure: WebSocketException) -> None:
-        """Close because of a wire that can't be read on."""
-        if not self.is_undecided:
-            return
-        self.close_for(failure)
-        # The peer's Close can't be found any more, so this is how it ended.
-        self.close_info = CloseInfo(failure.code, failure.reason, "us", False)
-        self._release()
-        self.receiver.stop_reading()
-
-    def handler_has_ended(self) -> None:
-        """Nobody will receive any more: wait for nothing on a reader's behalf."""
-        self.inbox.seal()
-        if self._is_lost:
-            self.receiver.stop_reading()
-
-    def fail_decoding(self) -> None:
-        """The wire can't be read on: close for what the decoder found."""
-        failure = self._decoder.failure
-        assert failure is not None
-        if self._sent_close is not None:
-            # We were closing anyway, and can't find the peer's Close any more.
-            self.receiver.stop_reading()
-            return
-        self.fail(failure)
-
-    def lose(self, failure: WebSocketException) -> None:
-        """The peer is gone for all we know: say why, and wait for nobody."""
-        self.close_for(failure)
-        self.receiver.hurry()
-
-    def rate_exceeded(self, limit: RateLimit) -> None:
-        """The peer has sent more messages than it may."""
-        reason = f"more than {limit.count} messages in {limit.seconds:g} s"
-        self.close_for(WebSocketException(CloseCode.POLICY_VIOLATION, reason))
-
-    def hurry(self) -> None:
-        """``serve`` is being cancelled: Close 1001 after the frame in progress, nothing else."""
-        if self.receiver.is_hurried:
-            return
-        if self.is_undecided:
-            self.begin_close(1001, "server is shutting down", drop=True)
-        else:
-            self.outbox.drop_queue()
-        self.receiver.hurry()
-
-    def drain(self) -> None:
-        """The server is shutting down: close with 1001, in good order."""
-        if self.accepted:
-            self.begin_close(1001, "server is shutting down")
-        else:
-            self.is_draining = True
-            self.cancel_handler("the server is shutting down")
-
     # Before accept
 
     def accept(self, response: Response) -> None:
@@ -549,12 +303,6 @@ class Connection:
         self.receiver.start()
         self.heartbeat.received_at = trio.current_time()
         self.heartbeat.rearm()
-
-    def open_timed_out(self) -> None:
-        """The handler has not accepted within WEBSOCKET_TIMEOUT."""
-        self.has_timed_out = True
-        self.open_deadline = math.inf
-        self.cancel_handler(f"not accepted within {self.options.timeout:g} s")
 
     # The send task
 

@@ -32,7 +32,8 @@ from trioweb.errors import (
 from trioweb.http.response import Response, error_response
 from trioweb.ws import handshake
 from trioweb.ws.close import CloseInfo, is_wire_code
-from trioweb.ws.connection import CUT_SHORT, Connection
+from trioweb.ws.connection import Connection
+from trioweb.ws.ending import CUT_SHORT
 from trioweb.ws.extensions import negotiate
 from trioweb.ws.nursery import ConnectionNursery, is_end_of
 from trioweb.ws.wait_any import as_leaf, leaves, without_cancelled
@@ -171,7 +172,7 @@ async def serve_websocket(
             session.denial_is_finished = True
         if connection.denial is not None or connection.client_left:
             raise connection.closed_error()
-        session.websocket.set_subprotocol(selected)
+        session.websocket.subprotocol = selected
         connection.accept(response)
 
     denial = await session.run(accept, body, failed, trailing)

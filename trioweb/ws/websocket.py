@@ -17,18 +17,16 @@ from trioweb.errors import (
 from trioweb.http.response import Response, to_response
 from trioweb.ws.close import check_code
 from trioweb.ws.encoding import PONG, encode_frame
+from trioweb.ws.facts import Facts
 from trioweb.ws.fragments import MessageParts, send_fragments
 from trioweb.ws.prepared import to_payload
 from trioweb.ws.typed import TypedMessages
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
-    from types import SimpleNamespace
 
-    from trioweb.http.headers import Headers
-    from trioweb.http.request import QueryParams, Request
-    from trioweb.ws.close import CloseInfo
-    from trioweb.ws.connection import Connection, State
+    from trioweb.http.request import Request
+    from trioweb.ws.connection import Connection
     from trioweb.ws.fragments import Parts
     from trioweb.ws.heartbeat import PingWaiter
     from trioweb.ws.nursery import ConnectionNursery
@@ -37,7 +35,7 @@ if TYPE_CHECKING:
 _RAISED_BY_ITERATION = (ProtocolError, MessageTooBig, InvalidMessage, SlowConsumer)
 
 
-class Websocket(TypedMessages):
+class Websocket(TypedMessages, Facts):
     """One WebSocket connection, as its handler sees it.
 
     Every async method is a cancel point on each call. It lets other tasks run when it waits, and
@@ -56,7 +54,7 @@ class Websocket(TypedMessages):
         self._connection = connection
         self._accept = accept
         self._auto_accepted = auto_accepted
-        self._subprotocol: str | None = None
+        self.subprotocol = None
         self.request = request
         connection.websocket = self
 
@@ -415,109 +413,6 @@ class Websocket(TypedMessages):
             await self._connection.stream_closed.wait()
         finally:
             self._connection.inbox.stop_draining()
-
-    # State
-
-    @property
-    def accepted(self) -> bool:
-        """Whether the handshake was accepted."""
-        return self._connection.accepted
-
-    @property
-    def open(self) -> bool:
-        """Whether messages can be sent."""
-        return self._connection.open
-
-    @property
-    def closed(self) -> bool:
-        """Whether it was accepted once and is not open any more."""
-        return self._connection.accepted and not self._connection.open
-
-    @property
-    def client_state(self) -> State:
-        """The peer's half: CONNECTING, CONNECTED or DISCONNECTED."""
-        return self._connection.client_state
-
-    @property
-    def server_state(self) -> State:
-        """Our half: CONNECTING, CONNECTED or DISCONNECTED."""
-        return self._connection.server_state
-
-    @property
-    def subprotocol(self) -> str | None:
-        """The negotiated subprotocol."""
-        return self._subprotocol
-
-    @property
-    def close_info(self) -> CloseInfo | None:
-        """How the connection ended (code, reason, by whom, clean); None until it has."""
-        return self._connection.close_info
-
-    @property
-    def latency(self) -> float | None:
-        """The last round trip of a ping, in seconds; None before the first."""
-        return self._connection.heartbeat.latency
-
-    def set_subprotocol(self, subprotocol: str | None) -> None:
-        """Set by the handshake."""
-        self._subprotocol = subprotocol
-
-    # From the request
-
-    @property
-    def id(self) -> str:
-        """The request's id."""
-        return self.request.id
-
-    @property
-    def ctx(self) -> SimpleNamespace:
-        """The request's namespace for the application's own data."""
-        return self.request.ctx
-
-    @property
-    def app(self) -> Any:
-        """The application."""
-        return self.request.app
-
-    @property
-    def headers(self) -> Headers:
-        """The handshake's headers."""
-        return self.request.headers
-
-    @property
-    def cookies(self) -> Mapping[str, str]:
-        """The handshake's cookies."""
-        return self.request.cookies
-
-    @property
-    def query_params(self) -> QueryParams:
-        """The query of the handshake's URL."""
-        return self.request.query_params
-
-    @property
-    def path_params(self) -> Mapping[str, Any]:
-        """The converted path parameters."""
-        return self.request.path_params
-
-    @property
-    def url(self) -> str:
-        """The handshake's URL."""
-        return self.request.url
-
-    @property
-    def client(self) -> tuple[str, int] | None:
-        """The peer's address, None where it has none."""
-        return self.request.client
-
-    @property
-    def remote_addr(self) -> str:
-        """The client's address."""
-        return self.request.remote_addr
-
-    @property
-    def ip(self) -> str:
-        """The peer's IP address."""
-        return self.request.ip
 
 
 def _control_data(data: object) -> bytes:
