@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from hashlib import sha256
 from pathlib import Path
 
 from trioweb import TrioWeb
@@ -40,6 +41,22 @@ def test_limits_are_accepted() -> None:
     assert isinstance(app, TrioWeb)
     assert app.config.WEBSOCKET_RATE_LIMIT == (50, 10)
     assert app.router.routes[0].overrides["rate_limit"] is None
+
+
+async def test_messages_larger_than_memory() -> None:
+    """The digest is that of all parts, and the fragments are one message."""
+    shown = re.search(r"## Messages.*?```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
+    assert shown is not None
+    program: dict[str, object] = {}
+    exec(shown[1], program)
+    app = program["app"]
+    assert isinstance(app, TrioWeb)
+    async with open_client(app) as client:
+        async with client.websocket("/sha256") as ws:
+            await ws.send(bytes(5_000_000))
+            await ws.expect(sha256(bytes(5_000_000)).hexdigest())
+        async with client.websocket("/count/3") as ws:
+            await ws.expect("1\n2\n3\n")
 
 
 def test_links_lead_somewhere() -> None:
