@@ -33,18 +33,17 @@ INFORMATIONAL = {"7.1.6", "7.13.1", "7.13.2"}
 def sample_compression() -> list[str]:
     """Choose 60 cases of 12.* and 13.*: five of each group, each size at least once.
 
-    One of the five is a large one, which takes a hundred times as long as a small one.
+    Each of the large ones, which take a hundred times as long as a small one, is there once.
     """
     large = [size for size in range(1, SIZES + 1) if size in LARGE]
     small = [size for size in range(1, SIZES + 1) if size not in LARGE]
-    return [
-        f"{group}.{size}"
-        for index, group in enumerate(COMPRESSION_GROUPS)
-        for size in (
-            *(small[(index * 4 + step) % len(small)] for step in range(4)),
-            large[index % len(large)],
-        )
-    ]
+    sample: list[str] = []
+    for index, group in enumerate(COMPRESSION_GROUPS):
+        sizes = [small[(index * 4 + step) % len(small)] for step in range(5)]
+        if index < len(large):
+            sizes[-1] = large[index]
+        sample += [f"{group}.{size}" for size in sizes]
+    return sample
 
 
 class Verdict(NamedTuple):
