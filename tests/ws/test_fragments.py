@@ -236,11 +236,14 @@ async def test_sending_within_ones_own_fragments_is_an_error_and_no_deadlock(
             yield "a"
             await ws.send("b")
 
-        with pytest.raises(RuntimeError, match="wait for itself"):
+        with pytest.raises(RuntimeError, match="wait for itself") as caught:
             await ws.send_fragments(parts())
+        errors.append(caught.value)
 
+    errors: list[RuntimeError] = []
     async with memory.connect(handler) as peer:
         assert await wire(peer) == [("a", False), 1011]
+    assert errors
 
 
 async def test_a_generator_of_parts_is_closed(memory: Bench) -> None:

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
+from wsproto import events
 
+from trioweb.errors import WebsocketClosed
 from trioweb.ws.prepared import PreparedMessage
 
 if TYPE_CHECKING:
@@ -260,6 +262,87 @@ async def test_what_is_held_back_is_bounded_and_counted(memory: Bench) -> None:
         await peer.close()
         await wait_all_tasks_blocked()
         assert not stage.connection.open
+
+
+async def test_what_is_held_back_is_not_written_behind_close(bench: Bench) -> None:
+    """Nor does a task that waited to send get in there."""
+    begun, go_on = trio.Event(), trio.Event()
+    stage = Stage()
+    codes: list[int] = []
+
+    async def parts() -> AsyncIterator[str]:
+        yield "a"
+        begun.set()
+        await go_on.wait()
+        yield "b"
+
+    async def push(ws: Websocket) -> None:
+        try:
+            await ws.send("pushed")
+        except WebsocketClosed as closed:
+            codes.append(closed.code)
+
+    async def handler(ws: Websocket) -> None:
+        stage.connection = ws._connection
+        try:
+            await ws.send_fragments(parts())
+        except WebsocketClosed as closed:
+            codes.append(closed.code)
+
+    async with bench.connect(handler) as peer:
+        await begun.wait()
+        websocket: Any = stage.connection.websocket
+        websocket.nursery.start_soon(push, websocket)
+        await wait_all_tasks_blocked()
+        assert stage.offer("held")
+        await websocket.close(4000, wait=False)
+        go_on.set()
+        assert await peer.next_frame() == events.TextMessage("a", message_finished=False)
+        close = await peer.next_frame()
+        assert isinstance(close, events.CloseConnection)
+        await peer.answer(close)
+        assert await peer.next_frame() is None
+    assert codes == [4000, 4000]
+
+
+async def test_the_oldest_is_dropped_before_and_behind_a_fragmented_message(memory: Bench) -> None:
+    """What was queued before it first, then what is held back; and afterwards in order again."""
+    begun, go_on = trio.Event(), trio.Event()
+    stage = Stage()
+
+    async def parts() -> AsyncIterator[str]:
+        yield "fragment".ljust(SIZE, ".")
+        begun.set()
+        await go_on.wait()
+
+    async def handler(ws: Websocket) -> None:
+        stage.connection = ws._connection
+        for number in range(12):
+            stage.offer(f"before {number}", drop_oldest=True)
+        await ws.send_fragments(parts())
+        await trio.sleep_forever()
+
+    async with memory.connect(handler, send_queue_bytes=BOUND) as peer:
+        await begun.wait()
+        in_queue = stage.connection.outbox.dropped
+        for number in range(9):
+            assert stage.offer(f"held {number}", drop_oldest=True)
+        assert stage.offer("key 1", key="k", drop_oldest=True)
+        go_on.set()
+        await wait_all_tasks_blocked()
+        assert stage.offer("key 2", key="k", drop_oldest=True)
+        assert stage.offer("last", drop_oldest=True)
+        dropped = stage.connection.outbox.dropped
+        assert dropped > in_queue
+        got = await read_all(peer)
+        assert got[-2:] == ["key 2", "last"]
+        order = [*(f"before {n}" for n in range(12)), "fragment"]
+        order += [*(f"held {n}" for n in range(9)), "key 2", "last"]
+        assert got == [word for word in order if word in got]
+        assert len(got) == len(order) - dropped
+        droppable = [word for word in order if word.startswith(("before", "held"))]
+        first = next(n for n, word in enumerate(droppable) if word not in got)
+        assert not set(got) & set(droppable[first : first + dropped]), "not the oldest"
 
 
 async def test_a_slow_generator_is_no_slow_peer(

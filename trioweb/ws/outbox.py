@@ -425,7 +425,7 @@ class Outbox:
             self._admit()
 
     def _admit(self) -> None:
-        while self.size < self._bound and not self.is_broken and self._closing is None:
+        while self.size < self._bound:
             line = self._line if self._turn_of is None else self._turn_line
             if not line:
                 return

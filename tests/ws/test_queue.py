@@ -1,0 +1,82 @@
+"""The queue of frames against a model: a list."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trioweb.ws.queue import FrameQueue, Marker
+
+FRAMES = st.binary(min_size=1, max_size=20)
+KEYS = st.sampled_from([None, 0, 1, "a", ("key", 0)])
+STEPS = st.one_of(
+    st.tuples(st.just("append"), FRAMES),
+    st.tuples(st.just("offer"), FRAMES, KEYS),
+    st.tuples(st.just("mark")),
+    st.tuples(st.just("drop")),
+    st.tuples(st.just("take"), st.integers(1, 60)),
+    st.tuples(st.just("move")),
+)
+
+
+@given(st.lists(STEPS, max_size=40))
+def test_any_use_agrees_with_a_list(steps: list[tuple[Any, ...]]) -> None:
+    """Entries are [frame or marker, whether it was offered, its key]."""
+    queue = FrameQueue()
+    model: list[list[Any]] = []
+    for name, *args in steps:
+        if name == "append":
+            queue.append(args[0])
+            model.append([args[0], False, None])
+        elif name == "offer":
+            frame, key = args
+            known = [entry for entry in model if entry[1] and key is not None and entry[2] == key]
+            if key is not None:
+                assert queue.replace(frame, key) == bool(known)
+            if known:
+                known[0][0] = frame
+            else:
+                queue.offer(frame, key)
+                model.append([frame, True, key])
+        elif name == "mark":
+            marker = Marker()
+            queue.mark(marker)
+            model.append([marker, False, None])
+        elif name == "drop":
+            oldest = next((entry for entry in model if entry[1]), None)
+            assert queue.drop_oldest() == (oldest is not None)
+            if oldest is not None:
+                model.remove(oldest)
+        elif name == "take":
+            taken: list[bytes] = []
+            reached: list[Marker] = []
+            while model and sum(map(len, taken)) < args[0]:
+                if isinstance(model[0][0], Marker):
+                    if taken:
+                        break
+                    reached.append(model.pop(0)[0])
+                else:
+                    taken.append(model.pop(0)[0])
+            assert queue.take(args[0]) == taken
+            assert all(marker.reached.is_set() and not marker.is_dropped for marker in reached)
+        else:
+            other = FrameQueue()
+            other.append(b"before")
+            queue.move_to(other)
+            assert not queue
+            assert queue.size == 0
+            queue = other
+            model.insert(0, [b"before", False, None])
+        frames = [entry[0] for entry in model if isinstance(entry[0], bytes)]
+        assert queue.size == sum(map(len, frames))
+        assert bool(queue) == bool(model)
+        assert not any(entry[0].reached.is_set() for entry in model if isinstance(entry[0], Marker))
+    queue.clear()
+    assert queue.size == 0
+    assert all(
+        entry[0].reached.is_set() and entry[0].is_dropped
+        for entry in model
+        if isinstance(entry[0], Marker)
+    )
