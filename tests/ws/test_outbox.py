@@ -317,6 +317,7 @@ async def test_the_oldest_is_dropped_before_and_behind_a_fragmented_message(memo
 
     async def handler(ws: Websocket) -> None:
         stage.connection = ws._connection
+        await wait_all_tasks_blocked()  # the client reads the head, and nothing more
         for number in range(12):
             stage.offer(f"before {number}", drop_oldest=True)
         await ws.send_fragments(parts())

@@ -50,7 +50,7 @@ class CloseInfo(NamedTuple):
         code: the deciding Close frame's code; 1005 when it had none, 1006 when there was no frame.
         reason: its reason, at most 123 bytes of UTF-8.
         by: whose Close decided: "peer", "us", or "lost" when the stream broke before any.
-        clean: whether a Close frame went both ways.
+        clean: whether a Close frame went both ways; ours may still be on its way when this is set.
     """
 
     code: int

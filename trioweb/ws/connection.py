@@ -27,7 +27,7 @@ from trioweb.ws.deflate import Compressors, Deflater, Inflater
 from trioweb.ws.encoding import RSV1, encode_frame
 from trioweb.ws.ending import Ending
 from trioweb.ws.heartbeat import Heartbeat
-from trioweb.ws.inbox import SIZES_TOGETHER, Inbox
+from trioweb.ws.inbox import SIZES_TOGETHER, SKIPPED, Inbox
 from trioweb.ws.messages import Decoder
 from trioweb.ws.outbox import Outbox
 from trioweb.ws.rate import RateLimit
@@ -179,7 +179,7 @@ class Connection(Ending):
             self.messages_sent += 1
             return self.open
         if not drop_oldest:
-            self.close_for(SlowConsumer(f"{self.outbox.size} bytes are waiting to be taken"))
+            self.close_for(SlowConsumer(f"{self.outbox.waiting} bytes are waiting to be sent"))
         return False
 
     # Fragmented messages, of ``trioweb.ws.fragments``
@@ -260,13 +260,19 @@ class Connection(Ending):
         inbox.check_reader(of_parts=True)
         await self.checkpoint()
         inbox.check_reader(of_parts=True)
-        part = inbox.take_part(parts)
-        if part is None:
+        take = partial(inbox.take_part, parts)
+        while (part := take()) is None or part is SKIPPED:
+            if part is SKIPPED:
+                await trio.lowlevel.checkpoint()
+                inbox.check_reader(of_parts=True)
+                continue
             if self._decoder.failure is not None:
                 self.fail_decoding()
             inbox.raise_if_ended()
-            part = await inbox.wait(partial(inbox.take_part, parts))
+            part = await inbox.wait(take)
             self._budget.renew()
+            if part is not SKIPPED:
+                break
         self._taken(len(part.data))
         return part
 
@@ -276,20 +282,21 @@ class Connection(Ending):
         if self.grace_deadline < math.inf:
             self._start_grace()
         if self._is_lost and self.receiver.is_reading:
-            self.receiver.end_within(self.options.timeout)
+            self._give_the_reader_time()
 
     async def wait_for_room(self) -> None:
         """After a control frame, which was queued at once: wait if too much is."""
         await self.checkpoint()
         if self.outbox.is_over_bound:
-            await self.outbox.put_marker().reached.wait()
+            await self.outbox.put_marker(behind_turn=False).reached.wait()
 
     async def flush(self) -> None:
         """Wait until what is queued is with the operating system."""
         self.check_accepted()
         await self.checkpoint()
         outbox = self.outbox
-        marker = outbox.put_marker()
+        # The task whose turn it is can't wait for what waits for its end.
+        marker = outbox.put_marker(behind_turn=not outbox.is_turn_of_this_task)
         await marker.reached.wait()
         if marker.is_dropped or outbox.is_broken:
             raise self._send_error()
@@ -298,8 +305,9 @@ class Connection(Ending):
 
     def accept(self, response: Response) -> None:
         """Write the 101 and become a WebSocket; never waits."""
+        head = encode_head(response)  # which may refuse a header
         self.accepted = True
-        self.outbox.put(encode_head(response))
+        self.outbox.put(head)
         self.receiver.start()
         self.heartbeat.received_at = trio.current_time()
         self.heartbeat.rearm()

@@ -173,13 +173,13 @@ class Inflater:
         "_size",
         "_slice",
         "_stream",
-        "_takeover",
         "max_size",
+        "takeover",
     )
 
     def __init__(self, max_size: int, *, takeover: bool, bits: int) -> None:
         self.max_size = max_size
-        self._takeover = takeover
+        self.takeover = takeover
         # Old zlibs use 9 bits where they say 8.
         self._bits = -max(bits, 9)
         self._stream: zlib._Decompress | None = None
@@ -205,7 +205,7 @@ class Inflater:
         stream = self._stream
         if stream is None:
             stream = zlib.decompressobj(self._bits)
-            if self._takeover:
+            if self.takeover:
                 self._stream = stream
         try:
             content = stream.decompress(data + TAIL, self.max_size + 1)
@@ -295,6 +295,13 @@ class Inflater:
                 # Strictly it should have opened an empty block behind the stream.
                 self._slice = self._input = b""
 
+    def abandon(self) -> None:
+        """Forget the message in progress, of which nothing more will be fed; without takeover."""
+        self._input = self._slice = b""
+        self._pos = self._size = self._ended_streams = 0
+        self._is_last = self._is_filled = False
+        self._stream = None
+
     def _finish(self) -> None:
         """Forget what was fed; after a message's last piece, the message."""
         self._input = b""
@@ -305,12 +312,12 @@ class Inflater:
         self._size = self._ended_streams = 0
         if self._stream is not None:
             self._check_end(self._stream)
-        if not self._takeover:
+        if not self.takeover:
             self._stream = None
 
     def _check_end(self, stream: zlib._Decompress) -> None:
         """Refuse a message that ends inside a block: only between blocks can a stream end."""
-        if self._takeover:
+        if self.takeover:
             stream = stream.copy()
         try:
             stream.decompress(_FINAL)

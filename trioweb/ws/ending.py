@@ -110,6 +110,17 @@ class Ending:
         )
 
     @property
+    def is_refused(self) -> bool:
+        """Whether the handshake can't be accepted any more."""
+        return (
+            self.denial is not None
+            or self.client_left
+            or self.has_timed_out
+            or self.is_draining
+            or self.receiver.is_hurried
+        )
+
+    @property
     def client_state(self) -> State:
         """What the peer's half says."""
         if self.close_info is not None:
@@ -152,6 +163,8 @@ class Ending:
         else:
             self.close_info = CloseInfo(code, reason, "peer", True)
             self.outbox.put_close(encode_close(code), self.closed_error, drop=True)
+            if self.outbox.is_broken:
+                self.close_info = self.close_info._replace(clean=False)  # nobody has seen it yet
         self._ended()
 
     def exhausted(self) -> None:
@@ -199,15 +212,20 @@ class Ending:
         self._is_lost = True
         self.outbox.fail(self._send_error)
         self._start_grace()
-        # The next read finds the end, but not while the inbox is full for ever.
-        self.receiver.end_within(self.options.timeout)
+        self._give_the_reader_time()
+
+    def _give_the_reader_time(self) -> None:
+        """Read on for a handler that takes what had come; it is cancelled when it does not."""
+        grace = self.options.disconnect_grace
+        # The next read finds the end, but not while the inbox is full.
+        self.receiver.end_within(math.inf if grace is None else max(self.options.timeout, grace))
 
     def stream_has_ended(self) -> None:
         """The stream is closed."""
         if self.accepted and self.close_info is None:
             self._lose()
-        elif self.accepted and self.failure is not None:
-            self._start_grace()  # our closing handshake ends here
+        elif self.failure is not None and self.grace_deadline == math.inf:
+            self._start_grace()  # the closing handshake of a broken wire ends here
         self.outbox.fail(self._send_error)
         self.stream_closed.set()
 
@@ -284,7 +302,7 @@ class Ending:
     def rate_exceeded(self, limit: RateLimit) -> None:
         """The peer has sent more messages than it may."""
         reason = f"more than {limit.count} messages in {limit.seconds:g} s"
-        self.close_for(WebSocketException(CloseCode.POLICY_VIOLATION, reason))
+        self.close_for(WebSocketException(int(CloseCode.POLICY_VIOLATION), reason))
 
     def hurry(self) -> None:
         """``serve`` is being cancelled: Close 1001 after the frame in progress, nothing else."""

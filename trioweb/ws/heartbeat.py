@@ -129,8 +129,12 @@ class Heartbeat:
                     await trio.sleep_forever()
                 self._act(trio.current_time())
         except BaseException:
-            # Our own end, and serve's cancellation alike: harmless when the stream has ended.
-            connection.hurry()
+            # Our own end, and serve's cancellation alike.
+            if not connection.stream_closed.is_set():
+                # A handler that closes in its `finally`, with a code of its own, comes first.
+                with trio.CancelScope(shield=True):
+                    await trio.lowlevel.checkpoint()
+                connection.hurry()
             raise
 
     def rearm(self) -> None:

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, TypeVar
 import outcome
 import trio
 
+from trioweb.ws.messages import Part
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from trioweb.ws.messages import Decoder, Part
+    from trioweb.ws.messages import Decoder
 
 T = TypeVar("T")
 
@@ -23,6 +25,11 @@ T = TypeVar("T")
 SIZES_TOGETHER = 4
 # On a route that streams a message may be larger than memory; so much of it waits: four reads.
 STREAM_BYTES = 4 * 65536
+
+
+# What is thrown away at once: some milliseconds of inflating, where that can't be avoided.
+WORK_AT_ONCE = 4 * 65536
+SKIPPED = Part(b"", False)
 
 
 class Inbox:
@@ -46,7 +53,7 @@ class Inbox:
     ) -> None:
         self._decoder = decoder
         self._max_queue = max_queue
-        self._max_bytes = STREAM_BYTES if stream else SIZES_TOGETHER * max_size
+        self._max_bytes = STREAM_BYTES if stream else SIZES_TOGETHER * max(max_size, 1)
         self._stream = stream
         self._has_room = has_room
         self._reader: trio.lowlevel.Task | None = None
@@ -89,13 +96,22 @@ class Inbox:
         Args:
             parts: who takes it; a new one begins with the next message, what is left of the one in
                 progress is skipped.
+
+        Returns:
+            ``SKIPPED`` when there was much to skip, and there may be more: ask again, later.
         """
         if parts is not self._parts:
-            while self._decoder.is_mid_message and self._next_part() is not None:
-                pass
-            if not self._decoder.is_mid_message:
-                self._parts = parts
-        part = self._next_part() if parts is self._parts else None
+            self._parts = None  # who had it must not go on behind a gap
+            work = 0
+            while self._decoder.is_mid_message and work < WORK_AT_ONCE:
+                skipped = self._skip()
+                if not skipped:
+                    return None
+                work += skipped
+            if self._decoder.is_mid_message:
+                return SKIPPED
+            self._parts = parts
+        part = self._next_part()
         if self.is_paused:
             self._unpause()
         return part
@@ -139,15 +155,13 @@ class Inbox:
         return taken
 
     def deliver(self) -> None:
-        """Hand what is next to the reader who waits; drop what nobody will take."""
+        """Hand what is next to the reader who waits."""
         if self._reader is not None:
             taken = self._take_for_reader()
             if taken is not None:
                 self._reschedule(outcome.Value(taken))
             elif self._ended is not None:
                 self._reschedule(outcome.Error(self._ended()))
-        elif self._drains:
-            self._discard()
 
     def end(self, error: Callable[[], Exception]) -> None:
         """Nothing more will come; readers get ``error()`` after what is still there."""
@@ -168,18 +182,36 @@ class Inbox:
         Undone by ``stop_draining``. What fits stays for a reader who was away for a moment.
         """
         self._drains += 1
-        if self._reader is None:
-            self._discard()
         self._unpause()
 
     def stop_draining(self) -> None:
         """Undo one ``start_draining``."""
         self._drains -= 1
 
-    def _discard(self) -> None:
-        take = self._next_part if self._stream else self.take
-        while self._is_over_bound and take() is not None:
+    def discard_some(self) -> bool:
+        """Throw away what is over the bound while nobody receives; the receive task asks.
+
+        Returns:
+            Whether there may be more: ask again, once others have had their turn.
+        """
+        work = 0
+        while self._drains and self._reader is None and self._is_over_bound:
+            if work >= WORK_AT_ONCE:
+                return True
             self._parts = None
+            skipped = self._skip()
+            if not skipped:
+                break
+            work += skipped
+        return False
+
+    def _skip(self) -> int:
+        skipped = self._decoder.skip()
+        if skipped and not self._decoder.is_mid_message:
+            self.messages_received += 1
+        if self.is_paused:
+            self._unpause()
+        return skipped
 
     def _next_part(self) -> Part | None:
         part = self._decoder.next_part()

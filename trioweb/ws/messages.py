@@ -64,6 +64,7 @@ class Decoder(Scanner):
         "_inflater",
         "_is_compressed",
         "_is_fed",
+        "_is_skipping",
         "_is_text",
         "_text",
         "_utf8",
@@ -75,6 +76,7 @@ class Decoder(Scanner):
     ) -> None:
         super().__init__(max_size, masked=masked, compressed=inflater is not None)
         self.is_mid_message = False
+        self._is_skipping = False  # some of it was thrown away
         self._inflater = inflater
         self._is_fed = False  # the inflater has the first piece, and has not given all of it
         # The message in progress.
@@ -110,9 +112,12 @@ class Decoder(Scanner):
                     return None
             pieces.appendleft(piece)
         elif not self._incoming:
+            self._is_skipping = self.is_mid_message
             return None
         if self.is_mid_message:
-            return self.next_message() if self._skip() else None
+            while self.is_mid_message and self.skip():
+                pass
+            return None if self.is_mid_message else self.next_message()
         try:
             if pieces and pieces[0][0] in WHOLE_COMPRESSED:
                 return self._inflate_whole()
@@ -124,10 +129,15 @@ class Decoder(Scanner):
     def next_part(self) -> Part | None:
         """Take the next part of the message in progress, or the first of the next message.
 
+        The latter too where some of the message in progress was skipped.
+
         Returns:
             What has come since the last part, cut at a character if it is text; None when nothing
             has come, or when it was found invalid: see ``failure``.
         """
+        while self._is_skipping:
+            if not self.skip():
+                return None
         if self._text is not None or self._binary is not None:
             held = self._take_held()
             if held:
@@ -142,6 +152,44 @@ class Decoder(Scanner):
         except WebSocketException as failure:
             self._fail(failure)
         return None
+
+    def skip(self) -> int:
+        """Throw away some of what is held: a piece, or as much of one as a part may hold.
+
+        What is left of its message is to be skipped too (``is_mid_message``). It is inflated only
+        where later messages refer to it.
+
+        Returns:
+            Bytes, as a measure of the work; 0 when nothing was there.
+        """
+        if not self._pieces:
+            if not self._incoming:
+                return 0
+            self._take_incoming()
+        self._take_held()
+        kind, _, payload = piece = self._pieces[0]
+        if kind & _NEW:
+            self._is_compressed = bool(kind & RSV1)
+        inflater = self._inflater if self._is_compressed else None
+        if inflater is not None and inflater.takeover:
+            try:
+                pulled = self._pull()
+            except WebSocketException as failure:
+                self._fail(failure)
+                return 0
+            assert pulled is not None
+            work, is_last = len(pulled[0]), pulled[1]
+        else:
+            self._pieces.popleft()
+            self._forget(piece)
+            self._is_fed = False
+            work, is_last = len(payload), kind >= FIN
+            if is_last and inflater is not None:
+                inflater.abandon()
+        self.is_mid_message = self._is_skipping = not is_last
+        if is_last:
+            self._utf8.reset()
+        return max(work, MIN_FRAGMENT_COST)
 
     def discard(self) -> None:
         """Keep the complete messages, and none of what is incomplete or will come.
@@ -181,13 +229,6 @@ class Decoder(Scanner):
         if kind >= FIN:
             self._complete -= 1
         self.buffered -= len(payload) + (0 if kind in ANY_WHOLE else MIN_FRAGMENT_COST)
-
-    def _skip(self) -> bool:
-        """Skip the rest of the message in parts; answer whether its end has come."""
-        while (part := self.next_part()) is not None:
-            if part.last:
-                return True
-        return False
 
     def _pull(self) -> tuple[bytes, bool] | None:
         """Take what comes next of the message in progress, and whether it is the last of it."""

@@ -104,6 +104,11 @@ class Outbox:
         return self._queue.size + self._in_hand
 
     @property
+    def waiting(self) -> int:
+        """Bytes that wait for the stream, or for a fragmented message to end."""
+        return self.size + self._held.size
+
+    @property
     def has_room(self) -> bool:
         """Whether a data frame would be admitted at once."""
         return self.size < self._bound and not self._line and self._turn_of is None
@@ -137,7 +142,7 @@ class Outbox:
 
     async def _wait_in(self, line: deque[_Waiter], frame: LazyFrame | None) -> None:
         task = trio.lowlevel.current_task()
-        if task is self._turn_of and line is self._line:
+        if line is self._line and self.is_turn_of_this_task:
             raise RuntimeError(
                 "send() within the parts of send_fragments() would wait for itself; end the "
                 "fragmented message first"
@@ -206,15 +211,16 @@ class Outbox:
             Whether the message was queued or written. Without ``drop_oldest``, False means that
             the peer is too far behind and is to be disconnected.
         """
+        bound = self._bound if drop_oldest else REFUSED_ABOVE * self._bound
+        # What is being written can't be dropped, and shall not keep the newest from its place.
+        while drop_oldest and self._queued_beside(key) + len(frame) > bound and self._drop_oldest():
+            pass
+        if self._queued_beside(key) >= bound:
+            self.dropped += 1
+            return False
         if key is not None and (self._queue.replace(frame, key) or self._held.replace(frame, key)):
             self.replaced += 1
             return True
-        # What is being written can't be dropped, and shall not keep the newest from its place.
-        while drop_oldest and self._queued_size + len(frame) > self._bound and self._drop_oldest():
-            pass
-        if self._queued_size >= self._bound * (1 if drop_oldest else REFUSED_ABOVE):
-            self.dropped += 1
-            return False
         if self._turn_of is not None:
             self._held.offer(frame, key)
         elif self._idle:
@@ -224,9 +230,12 @@ class Outbox:
             self._queued(len(frame))
         return True
 
-    @property
-    def _queued_size(self) -> int:
-        return self._queue.size + self._held.size
+    def _queued_beside(self, key: Hashable) -> int:
+        """Bytes that are queued, without those that a frame of this key would replace."""
+        size = self._queue.size + self._held.size
+        if key is not None:
+            size -= self._queue.size_of(key) + self._held.size_of(key)
+        return size
 
     def _drop_oldest(self) -> bool:
         if self._queue.drop_oldest() or self._held.drop_oldest():
@@ -265,10 +274,19 @@ class Outbox:
         """Whether more waits than should."""
         return self.size >= self._bound
 
-    def put_marker(self) -> Marker:
-        """Mark the end of what is queued so far."""
+    @property
+    def is_turn_of_this_task(self) -> bool:
+        """Whether the running task is sending a fragmented message."""
+        return trio.lowlevel.current_task() is self._turn_of
+
+    def put_marker(self, *, behind_turn: bool = True) -> Marker:
+        """Mark the end of what is queued so far.
+
+        Args:
+            behind_turn: with what is held back until the fragmented message has ended.
+        """
         marker = Marker()
-        if self._held:
+        if behind_turn and self._held:
             self._held.mark(marker)
         elif self._idle or self.is_broken:
             marker.reached.set()

@@ -66,6 +66,11 @@ class FrameQueue:
         self._offered[place] = None
         self.size += len(frame)
 
+    def size_of(self, key: Hashable) -> int:
+        """Bytes of the frame that was offered with a key; 0 if there is none."""
+        frame = self._items.get(("key", key))
+        return len(frame) if isinstance(frame, bytes) else 0
+
     def replace(self, frame: bytes, key: Hashable) -> bool:
         """Put a frame in the place of the one that was offered with the same key, if there is."""
         place = ("key", key)

@@ -61,6 +61,7 @@ class Receiver:
         self._parked: trio.lowlevel.Task | None = None
         self._parked_at = 0.0
         self._is_handed_back = False
+        self._has_early_failure = False
         self._scope = trio.CancelScope(shield=True)
         self._reading_scope = trio.CancelScope()
         self.bytes_received = 0
@@ -78,6 +79,10 @@ class Receiver:
             with self._scope:
                 with self._reading_scope:
                     await self._read()
+                if self._has_early_failure:
+                    self._reading_scope = trio.CancelScope()
+                    with self._reading_scope:
+                        await self._answer_failure()
                 if not self._is_handed_back:
                     await self._finish_closing()
         finally:
@@ -91,7 +96,8 @@ class Receiver:
         stream, budget, connection = self._stream, self._budget, self._connection
         while True:
             try:
-                data = await stream.receive_some(READ_SIZE)
+                size = READ_SIZE if connection.accepted else EARLY_SIZE - len(self._early)
+                data = await stream.receive_some(size)
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 data = b""
             if not data:
@@ -106,6 +112,8 @@ class Receiver:
             while connection.inbox.is_full or len(self._early) >= EARLY_SIZE:
                 await self._wait_for_room()
             # A read may be ten thousand frames: that much work, and others have their turn.
+            while connection.inbox.discard_some():
+                await trio.lowlevel.checkpoint()
             if budget.is_spent(FREE_OPERATIONS * BYTES_PER_OPERATION * len(data) // READ_SIZE):
                 await trio.lowlevel.checkpoint()
 
@@ -128,10 +136,10 @@ class Receiver:
             return
         waiting = decoder.waiting
         controls = decoder.feed(data)
-        if controls:
-            self._answer(controls)
         if self._rate_limit is not None:
             self._apply_rate_limit(self._rate_limit, decoder.waiting - waiting)
+        if controls:
+            self._answer(controls)
         connection.inbox.deliver()
 
     def _answer(self, controls: Sequence[Control]) -> None:
@@ -198,7 +206,8 @@ class Receiver:
             self.bytes_received -= len(early)
             self._received(early)
             if self._decoder.failure is not None:
-                connection.fail_decoding()
+                self._has_early_failure = True
+                self.stop_reading()
             elif connection.close_info is not None:
                 self.stop_reading()
         self.wake()

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextvars
 import logging
+import math
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -26,17 +27,15 @@ from trioweb.errors import (
     OriginDenied,
     ServerShutdown,
     ServiceUnavailable,
-    WebsocketClosed,
-    WebSocketException,
 )
 from trioweb.http.response import Response, error_response
 from trioweb.ws import handshake
-from trioweb.ws.close import CloseInfo, is_wire_code
+from trioweb.ws.close import CloseInfo
 from trioweb.ws.connection import Connection
-from trioweb.ws.ending import CUT_SHORT
 from trioweb.ws.extensions import negotiate
-from trioweb.ws.nursery import ConnectionNursery, is_end_of
-from trioweb.ws.wait_any import as_leaf, leaves, without_cancelled
+from trioweb.ws.nursery import ConnectionNursery
+from trioweb.ws.outcome import Outcome
+from trioweb.ws.wait_any import without_cancelled
 from trioweb.ws.websocket import Websocket
 
 if TYPE_CHECKING:
@@ -52,7 +51,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("trioweb")
 access_logger = logging.getLogger("trioweb.access")
 
-INTERNAL_ERROR = (1011, "internal error")
 # One line for each origin that is refused; a client that makes them up fills no more than this.
 MAX_WARNED_ORIGINS = 100
 _warned_origins: trio.lowlevel.RunVar[set[str]] = trio.lowlevel.RunVar("trioweb_warned_origins")
@@ -170,7 +168,7 @@ async def serve_websocket(
         if response.status != 101 and connection.denial is None:
             connection.denial = response  # middleware may still refuse, and has seen its own answer
             session.denial_is_finished = True
-        if connection.denial is not None or connection.client_left:
+        if connection.is_refused:
             raise connection.closed_error()
         session.websocket.subprotocol = selected
         connection.accept(response)
@@ -178,7 +176,10 @@ async def serve_websocket(
     denial = await session.run(accept, body, failed, trailing)
     if denial is None or session.denial_is_finished:
         return denial
-    return await finish(denial)
+    with trio.move_on_after(options.timeout):
+        return await finish(denial)
+    logger.warning("response middleware took more than %g s over a denial", options.timeout)
+    return denial
 
 
 class _WebsocketSession:
@@ -198,8 +199,6 @@ class _WebsocketSession:
         self._auto_accept = auto_accept
         self._started_at = trio.current_time()
         self._handler_scope = trio.CancelScope()
-        self._error: BaseException | None = None
-        self._fatal: BaseException | None = None
         self.denial_is_finished = False
         self._handler_returned = False
         self._context = contextvars.copy_context()
@@ -208,6 +207,7 @@ class _WebsocketSession:
             stream, options, compression, handler_name, self._start_sender, self._cancel_handler
         )
         self.websocket: Websocket
+        self._outcome: Outcome
 
     async def run(
         self,
@@ -219,6 +219,7 @@ class _WebsocketSession:
         """Run the connection to its end; returns the denial if there is one."""
         connection = self.connection
         self.websocket = Websocket(connection, self.request, accept, self._auto_accept)
+        self._outcome = Outcome(self.websocket, connection, self.handler_name)
         if trailing:
             connection.receiver.received_early(trailing)
         self.request.on_shutdown.add(connection.drain)
@@ -239,8 +240,8 @@ class _WebsocketSession:
             self.request.on_shutdown.discard(connection.drain)
             if connection.accepted:
                 self._log_access()
-        if self._fatal is not None:
-            raise self._fatal
+            if self._outcome.fatal is not None:
+                raise self._outcome.fatal
         if connection.accepted or connection.client_left:
             return None
         return self._denial(returned)
@@ -255,12 +256,19 @@ class _WebsocketSession:
         async with trio.open_nursery() as nursery:
             websocket.nursery = ConnectionNursery(nursery, websocket, self._crashed)
             try:
-                returned = await self._call(body, nursery)
-                if isinstance(self._error, Exception):
-                    returned = await failed(websocket, self._error)
+                returned = await self._call(partial(body, websocket), nursery)
+                error = self._outcome.error
+                if isinstance(error, Exception):
+                    # A scope of its own, since the handler's may be cancelled by now.
+                    deadline = trio.current_time() + connection.options.timeout
+                    self._handler_scope = trio.CancelScope(deadline=deadline)
+                    returned = await self._call(partial(failed, websocket, error), nursery)
             finally:
                 self._handler_returned = True
                 websocket.nursery.refuse_tasks()
+                if _is_cancelled_from_outside(nursery):
+                    # The heartbeat may be told only after us.
+                    connection.hurry()
                 self._conclude()
             if connection.accepted:
                 await connection.outbox.close_written.wait()
@@ -268,20 +276,17 @@ class _WebsocketSession:
         return returned
 
     async def _call(
-        self,
-        body: Callable[[Websocket], Awaitable[Response | None]],
-        nursery: trio.Nursery,
+        self, function: Callable[[], Awaitable[Response | None]], nursery: trio.Nursery
     ) -> Response | None:
-        """Run the handler; what it raises is kept in ``_error``, cancellations go through."""
+        """Run the handler, or what handles its failure, in the handler's scope.
+
+        What it raises is kept in ``_outcome``; cancellations from outside go through.
+        """
         try:
             with self._handler_scope:
-                return await body(self.websocket)
+                return await function()
         except BaseException as raised:
             rest = without_cancelled(raised)
-            if rest is not raised and not nursery.cancel_scope.cancel_called:
-                # The handler's own scope lets nothing through: it is serve that is cancelled,
-                # which the heartbeat may be told only after us.
-                self.connection.hurry()
             if rest is not None:
                 self._crashed(rest)
             if isinstance(raised, trio.Cancelled):
@@ -311,63 +316,19 @@ class _WebsocketSession:
 
     def _crashed(self, error: BaseException) -> None:
         """The handler, or a task of ws.nursery, has raised."""
-        if self._fatal is None:
-            # KeyboardInterrupt and SystemExit go through, from within groups too.
-            fatal = (leaf for leaf in leaves(error) if not isinstance(leaf, Exception))
-            self._fatal = next(fatal, None)
-        if self._error is None and not self._handler_returned:
-            self._error = self._as_itself(error)
-            self._handler_scope.cancel(reason=f"it failed, or a task of ws.nursery: {error!r}")
-        elif not self._is_own_end(error):
-            self._log_crash("another failure of the same connection", error)
+        if self._outcome.take(error, is_late=self._handler_returned):
+            # Its type only: what repr() of it says, or raises, is the user's.
+            kind = type(error).__name__
+            self._handler_scope.cancel(reason=f"it failed, or a task of ws.nursery: {kind}")
 
     def _conclude(self) -> None:
         """Close with what the handler's end stands for."""
-        if self.connection.accepted:
-            code, reason = self._ending(self._error)
-            self.connection.begin_close(code, reason)
-            self.connection.handler_has_ended()
-
-    def _as_itself(self, error: BaseException) -> BaseException | None:
-        """Split this connection's end off a group; one leaf that is left counts as itself."""
-        if not isinstance(error, BaseExceptionGroup):
-            return error
-        # A lambda: Python 3.11 takes no bound method here.
-        rest = error.split(lambda leaf: self._is_own_end(leaf))[1]
-        if rest is None:
-            return None
-        leaf = as_leaf(rest)
-        return error if leaf is rest else leaf
-
-    def _ending(self, error: BaseException | None) -> tuple[int, str]:
-        """The close code and reason that an exception stands for; logs what nobody expected."""
-        if error is None or self._is_own_end(error):
-            return CUT_SHORT if self.connection.is_cut_short else (1000, "")
-        if isinstance(error, WebSocketException) and is_wire_code(error.code):
-            return error.code, error.reason
-        if isinstance(error, HTTPException) and is_wire_code(error.close_code):
-            if error.status < 500 or error.default_close_code is not None:
-                return error.close_code, error.message
-            self._log_crash("an HTTPException of 5xx", error)
-            return error.close_code, INTERNAL_ERROR[1]
-        if isinstance(error, WebsocketClosed):
-            self._log_crash(f"the end of {error.websocket!r} was not caught", error)
-        else:
-            self._log_crash("it crashed", error)
-        return INTERNAL_ERROR
-
-    def _is_own_end(self, error: BaseException) -> bool:
-        return is_end_of(self.websocket, error)
-
-    def _log_crash(self, what: str, error: BaseException) -> None:
-        logger.error(
-            "handler %s of %s for %s: %s",
-            self.handler_name,
-            self.request.path,
-            self.connection.stream.peer,
-            what,
-            exc_info=error,
-        )
+        connection = self.connection
+        if connection.accepted:
+            connection.begin_close(*self._outcome.close_code())
+            connection.handler_has_ended()
+        if self._outcome.fatal is not None:
+            connection.hurry()  # the process is to end, and no peer may hold it up
 
     def _denial(self, returned: Response | None) -> Response:
         connection = self.connection
@@ -375,7 +336,7 @@ class _WebsocketSession:
             return connection.denial
         if returned is not None:
             return returned
-        if self._error is not None:
+        if self._outcome.error is not None:
             return error_response(HTTPException(status=500))
         if connection.is_draining:
             return error_response(ServerShutdown())
@@ -422,3 +383,9 @@ class _WebsocketSession:
                 "bytes_sent": connection.outbox.bytes_sent,
             },
         )
+
+
+def _is_cancelled_from_outside(nursery: trio.Nursery) -> bool:
+    """Whether the task within a nursery is cancelled by a scope around it."""
+    is_cancelled = trio.current_effective_deadline() == -math.inf
+    return is_cancelled and not nursery.cancel_scope.cancel_called

@@ -99,7 +99,7 @@ class Websocket(TypedMessages, Facts):
                 )
             await self._connection.checkpoint()
             return
-        if self._connection.denial is not None or self._connection.client_left:
+        if self._connection.is_refused:
             raise self._connection.closed_error()
         await self._connection.checkpoint()
         await self._accept(subprotocol, headers)
@@ -355,8 +355,8 @@ class Websocket(TypedMessages, Facts):
         data = _control_data(data)
         if len(data) > 125:
             raise ValueError(f"a pong carries at most 125 bytes, not {len(data)}")
-        self._connection.outbox.put_pong(encode_frame(PONG, data))
-        await self._connection.checkpoint()
+        self._connection.outbox.put_control(encode_frame(PONG, data))
+        await self._connection.wait_for_room()
 
     def _check_open(self) -> None:
         self._connection.check_accepted()
