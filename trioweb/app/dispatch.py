@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from trioweb.app.middleware import run_until_answered
-from trioweb.errors import HTTPException, WebsocketClosed
-from trioweb.http.response import Response, to_response
+from trioweb.errors import HTTPException, ServiceUnavailable, WebsocketClosed
+from trioweb.http.response import Response, error_response, to_response
 from trioweb.types import UNSET
 from trioweb.ws.options import ConnectionOptions
 from trioweb.ws.serve import check_opening, serve_websocket
@@ -65,7 +65,7 @@ class Dispatch:
         """
         found = self._find(request, upgrade=True)
         if isinstance(found, HTTPException) or not found.route.websocket:
-            return await self._answer(request, found)
+            return await self._answer_in_time(request, found)
         route, config = found.route, self.config
         options = ConnectionOptions.from_config(config, stream=route.stream, **route.overrides)
         try:
@@ -82,7 +82,7 @@ class Dispatch:
                 limit_per_address=config.WEBSOCKET_MAX_CONNECTIONS_PER_IP,
             )
         except HTTPException as refusal:
-            return await self._answer(request, refusal)
+            return await self._answer_in_time(request, refusal)
         with place:
             return await serve_websocket(
                 request,
@@ -121,6 +121,19 @@ class Dispatch:
         if self._middleware.response:
             return await self._finish(request, response)
         return response
+
+    async def _answer_in_time(self, request: Request, found: Match | HTTPException) -> Response:
+        """Answer an upgrade that leads to no WebSocket; nobody else minds the time any more."""
+        seconds = self.config.RESPONSE_TIMEOUT
+        with trio.move_on_after(seconds):
+            return await self._answer(request, found)
+        logger.error(
+            "%s %s was not answered within RESPONSE_TIMEOUT=%g s",
+            request.method,
+            request.raw_path,
+            seconds,
+        )
+        return error_response(ServiceUnavailable("Response Timeout"))
 
     async def _finish(self, request: Request, response: Response) -> Response:
         return await self._middleware.after(request, response, self._failures.respond)

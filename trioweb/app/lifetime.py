@@ -155,8 +155,11 @@ async def open_lifetime(
             finally:
                 await nursery.aclose()
     except BaseExceptionGroup as group:
-        # Only what must go through comes this way: KeyboardInterrupt in a task, and Cancelled.
-        raise _first_leaf(group) from None
+        # Only what must go through comes this way: KeyboardInterrupt in a task, and Cancelled,
+        # which says less than what the block has raised.
+        leaf = _first_leaf(group)
+        if error is None or not isinstance(leaf, trio.Cancelled):
+            raise leaf from None
     if error is not None:
         if nursery.error is not None and nursery.error is not error:
             logger.error("a task of app.nursery had crashed", exc_info=nursery.error)

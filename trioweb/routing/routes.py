@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from trioweb.errors import RouteError
 from trioweb.routing.patterns import Pattern
 from trioweb.types import UNSET
+from trioweb.ws.handshake import is_token
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -216,10 +217,13 @@ def as_subprotocols(names: Sequence[str] | None) -> tuple[str, ...]:
     """The names, where a lone str is surely a mistake.
 
     Raises:
-        RouteError: a str instead of a list.
+        RouteError: a str instead of a list, or a name that no client can offer.
     """
     if isinstance(names, str):
         raise RouteError(f"subprotocols={names!r} must be a list: [{names!r}]")
+    for name in names or ():
+        if not is_token(name):
+            raise RouteError(f"subprotocol {name!r} can't be offered: it is no token (RFC 9110)")
     return tuple(names or ())
 
 

@@ -129,7 +129,9 @@ class Session:
         except Exception:
             logger.exception("the session with %s crashed", self._stream.peer)
         finally:
-            await self._stream.aclose()
+            # Shielded, so that a cancellation does not stand in for what ends the process.
+            with trio.move_on_after(LINGER_SECONDS, shield=True):
+                await self._stream.aclose()
 
     async def _serve_requests(self) -> None:
         try:

@@ -35,6 +35,11 @@ _OURS: Final = frozenset(("connection", "upgrade", "content-length", "transfer-e
 _UPGRADE_HEADERS: Final = {"Upgrade": "websocket", "Sec-WebSocket-Version": VERSION}
 
 
+def is_token(name: object) -> bool:
+    """Tell whether a subprotocol may have this name (RFC 6455 §4.1, item 10)."""
+    return isinstance(name, str) and _TOKEN.fullmatch(name) is not None
+
+
 def is_upgrade(request: Request) -> bool:
     """Tell whether the request wants to become a WebSocket: ``Upgrade: websocket`` is there."""
     return "websocket" in request.headers.tokens("upgrade")
@@ -98,7 +103,7 @@ def offered_subprotocols(request: Request) -> list[str]:
             name = part.strip(" \t")
             if not name or name in offered:
                 continue
-            if not _TOKEN.fullmatch(name):
+            if not is_token(name):
                 raise BadRequest("Sec-WebSocket-Protocol has a name that is no token")
             offered.append(name)
     return offered
