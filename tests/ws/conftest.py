@@ -137,11 +137,12 @@ class Bench:
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
+        self.buffer = 4096  # bytes that one direction holds, unless it is a socket
         self.last_client: trio.abc.HalfCloseableStream
 
     async def pair(self) -> tuple[ByteStream, trio.abc.HalfCloseableStream]:
         if self.kind in ("link", "adapter"):
-            ours, theirs = link_pair(buffer=4096)
+            ours, theirs = link_pair(buffer=self.buffer)
             return (ours if self.kind == "link" else StreamAdapter(ours)), theirs
         with socket.socket() as listener:
             listener.bind(("127.0.0.1", 0))
@@ -158,6 +159,7 @@ class Bench:
         auto: bool = True,
         finish: Callable[[Response], Awaitable[Response]] | None = None,
         deflate: PerMessageDeflate | None = None,
+        early: bytes = b"",
         **options: Any,
     ) -> AsyncIterator[Peer]:
         """Serve one connection; leaving cancels the server.
@@ -167,6 +169,7 @@ class Bench:
             auto: accept before it is called.
             finish: response middleware.
             deflate: what the client offers.
+            early: what came with the request.
             options: that differ from the config's defaults.
         """
         ours, theirs = await self.pair()
@@ -191,7 +194,7 @@ class Bench:
                     await serve_websocket(
                         request,
                         ours,
-                        b"",
+                        early,
                         options=make_options(**options),
                         opening=check_opening(
                             request,

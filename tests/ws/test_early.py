@@ -1,0 +1,123 @@
+"""Frames of a client that does not wait for the 101."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+from wsproto import events
+
+from trioweb.errors import ProtocolError
+from trioweb.ws.encoding import CLOSE, PING, TEXT, encode_frame
+
+if TYPE_CHECKING:
+    from tests.ws.conftest import Bench
+    from trioweb.ws import Websocket
+
+MASK = b"\x01\x02\x03\x04"
+BROKEN = b"\xff\xff\xff\xff"
+
+
+def frame(opcode: int, data: bytes = b"") -> bytes:
+    return encode_frame(opcode, data, mask=MASK)
+
+
+MESSAGES = frame(TEXT, b"one") + frame(TEXT, b"two")
+
+
+async def break_off(bench: Bench, when: str) -> tuple[list[str | bytes], list[str | bytes], int]:
+    """Send messages and a broken frame together.
+
+    Returns:
+        What the handler received, what it answered as far as the peer got it, and the close code.
+    """
+    got: list[str | bytes] = []
+    answers: list[str | bytes] = []
+    wire = MESSAGES + BROKEN
+
+    async def handler(ws: Websocket) -> None:
+        if when == "before accept":
+            await bench.last_client.send_all(wire)
+            await wait_all_tasks_blocked(0.001)
+        await ws.accept()
+        try:
+            async for message in ws:
+                got.append(message)
+                await ws.send(f"echo {message!s}")
+        except ProtocolError:
+            pass
+
+    early = wire if when == "with the request" else b""
+    async with bench.connect(handler, auto=False, early=early) as peer:
+        if when == "after accept":
+            await peer.stream.send_all(wire)
+        while True:
+            event = await peer.next_event()
+            assert event is not None, "the stream ended without a Close"
+            if isinstance(event, events.CloseConnection):
+                return got, answers, int(event.code)
+            assert isinstance(event, events.Message)
+            answers.append(event.data)
+
+
+TIMES = ["with the request", "before accept", "after accept"]
+
+
+@pytest.mark.parametrize("when", TIMES)
+async def test_messages_before_a_broken_frame_are_received_before_the_close(
+    bench: Bench, when: str
+) -> None:
+    """Together they are treated as if the broken frame had come a moment later."""
+    got, _, code = await break_off(bench, when)
+    assert (got, code) == (["one", "two"], 1002)
+
+
+@pytest.mark.xfail(reason="the Close for a broken wire drops the answers that are queued")
+@pytest.mark.parametrize("when", TIMES)
+async def test_messages_before_a_broken_frame_are_answered_before_the_close(
+    bench: Bench, when: str
+) -> None:
+    _, answers, code = await break_off(bench, when)
+    assert (answers, code) == (["echo one", "echo two"], 1002)
+
+
+async def test_early_bytes_that_nobody_takes_are_1002_all_the_same(
+    memory: Bench, autojump_clock: trio.testing.MockClock
+) -> None:
+    """A handler that does not receive has a second to send what it has to say."""
+
+    async def handler(ws: Websocket) -> None:
+        await ws.send("first")
+        await trio.sleep(100)
+
+    async with memory.connect(handler, early=MESSAGES + BROKEN) as peer:
+        assert await peer.next_message() == "first"
+        assert (await peer.next_close())[0] == 1002
+        assert trio.current_time() <= 2
+
+
+async def test_early_frames_are_no_different_from_others(bench: Bench) -> None:
+    """Cut anywhere, with the rest behind the 101; controls and a Close included."""
+    wire = MESSAGES + frame(PING, b"p") + frame(TEXT, b"three") + frame(CLOSE, b"\x0f\xa0")
+
+    for cut in range(0, len(wire) + 1, 3):
+        got: list[str | bytes] = []
+        ended = trio.Event()
+
+        async def handler(
+            ws: Websocket, got: list[str | bytes] = got, ended: trio.Event = ended
+        ) -> None:
+            got.extend([message async for message in ws])
+            got.append(str(ws.close_info and ws.close_info.code))
+            ended.set()
+
+        async with bench.connect(handler, early=wire[:cut]) as peer:
+            await peer.stream.send_all(wire[cut:])
+            seen = []
+            while (event := await peer.next_event()) is not None:
+                seen.append(type(event).__name__)
+            assert seen == ["Pong", "CloseConnection"]
+            await ended.wait()
+        assert got == ["one", "two", "three", "4000"]
