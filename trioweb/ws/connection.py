@@ -31,7 +31,7 @@ from trioweb.ws.inbox import SIZES_TOGETHER, SKIPPED, Inbox
 from trioweb.ws.messages import Decoder
 from trioweb.ws.outbox import Outbox
 from trioweb.ws.rate import RateLimit
-from trioweb.ws.receiver import Receiver
+from trioweb.ws.receiver import FAILURE_PATIENCE, Receiver
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -225,6 +225,7 @@ class Connection(Ending):
         inbox.check_reader()
         message = self.take()
         if message is None:
+            await self._fail_if_broken()
             inbox.raise_if_ended()
             received: str | bytes = await inbox.wait(inbox.take)
             self._budget.renew()
@@ -233,13 +234,26 @@ class Connection(Ending):
         return message
 
     def take(self) -> str | bytes | None:
-        """Take a message that is there; finds invalid text on the way."""
+        """Take a message that is there."""
         message = self.inbox.take()
         if message is not None:
             self._taken(len(message))
-        elif self._decoder.failure is not None:
+        return message
+
+    def take_or_fail(self) -> str | bytes | None:
+        """Take a message that is there; close if the wire turns out to be broken."""
+        message = self.take()
+        if message is None and self._decoder.failure is not None:
             self.fail_decoding()
         return message
+
+    async def _fail_if_broken(self) -> None:
+        """The handler asks for more than there was before a broken frame."""
+        if self._decoder.failure is not None:
+            # Its answers go first, a while at most: what fails is the other direction.
+            with trio.move_on_after(FAILURE_PATIENCE):
+                await self.outbox.put_marker().reached.wait()
+            self.fail_decoding()
 
     async def recv_burst(self, limit: int) -> list[str | bytes]:
         """Take all that is waiting, or wait for one message; see ``Websocket.recv_burst``."""
@@ -266,8 +280,7 @@ class Connection(Ending):
                 await trio.lowlevel.checkpoint()
                 inbox.check_reader(of_parts=True)
                 continue
-            if self._decoder.failure is not None:
-                self.fail_decoding()
+            await self._fail_if_broken()
             inbox.raise_if_ended()
             part = await inbox.wait(take)
             self._budget.renew()

@@ -97,7 +97,14 @@ class Ending:
     @property
     def open(self) -> bool:
         """Whether messages can be sent."""
-        return self.is_undecided and not self.is_cut_short
+        # Without is_undecided, since this is asked for each message.
+        return (
+            self.accepted
+            and self._sent_close is None
+            and self.close_info is None
+            and not self._is_lost
+            and not self.is_cut_short
+        )
 
     @property
     def is_undecided(self) -> bool:

@@ -119,6 +119,8 @@ class Scanner:
         has_close: a Close frame has come; everything behind it is ignored.
         buffered: payload bytes held, of messages that have not been taken; and 64 for each
             fragment of them, since those cost memory however little is in them.
+        other_frames: how many frames have begun that were no small message of their own: control
+            frames, fragments, large ones.
     """
 
     __slots__ = (
@@ -144,6 +146,7 @@ class Scanner:
         "failure",
         "has_close",
         "max_size",
+        "other_frames",
     )
 
     def __init__(self, max_size: int, *, masked: bool = True, compressed: bool = False) -> None:
@@ -151,6 +154,7 @@ class Scanner:
         self.failure: WebSocketException | None = None
         self.has_close = False
         self.buffered = 0
+        self.other_frames = 0
         self._mask_bit = FIN if masked else 0
         self._head = 6 if masked else 2  # bytes of the shortest header
         self._small = min(MAX_CONTROL_BYTES, max_size)  # a message up to this takes the fast way
@@ -231,6 +235,7 @@ class Scanner:
 
     def _take_frame(self, data: bytes, pos: int, controls: list[Control]) -> int:
         """Take the frame at ``pos``, as far as it has come; 0 if its header has not."""
+        self.other_frames += 1
         first, size = data[pos], data[pos + 1] ^ self._mask_bit
         self._check_start(first, size)
         opcode, fin = first & 0x0F, first & FIN

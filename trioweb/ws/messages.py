@@ -14,8 +14,7 @@ held, all of that is dropped.
 from __future__ import annotations
 
 import codecs
-from io import StringIO
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from trioweb.errors import InvalidMessage, WebSocketException
 from trioweb.ws.encoding import BINARY, CONTINUATION, FIN, RSV1, TEXT
@@ -59,14 +58,13 @@ class Decoder(Scanner):
     """
 
     __slots__ = (
-        "_binary",
         "_held",
         "_inflater",
         "_is_compressed",
         "_is_fed",
         "_is_skipping",
         "_is_text",
-        "_text",
+        "_together",
         "_utf8",
         "is_mid_message",
     )
@@ -83,8 +81,7 @@ class Decoder(Scanner):
         self._is_text = False
         self._is_compressed = False
         # What next_message has put together of it, and how many bytes those were.
-        self._binary: bytearray | None = None
-        self._text: StringIO | None = None
+        self._together: list[Any] = []
         self._held = 0
         self._utf8 = _utf8_decoder()
 
@@ -138,7 +135,7 @@ class Decoder(Scanner):
         while self._is_skipping:
             if not self.skip():
                 return None
-        if self._text is not None or self._binary is not None:
+        if self._together:
             held = self._take_held()
             if held:
                 self.is_mid_message = True
@@ -285,17 +282,7 @@ class Decoder(Scanner):
             data, last = pulled
             self._held += len(data)
             self.buffered += len(data)
-            if self._is_text:
-                if self._text is None:
-                    self._text = StringIO(newline="")
-                try:
-                    self._text.write(self._utf8.decode(data, last))
-                except UnicodeDecodeError:
-                    raise _invalid_text() from None
-            else:
-                if self._binary is None:
-                    self._binary = bytearray()
-                self._binary += data
+            self._together.append(self._decode(data, last))
             if last:
                 return self._take_held()
         return None
@@ -304,13 +291,8 @@ class Decoder(Scanner):
         """Take what ``_assemble`` has put together."""
         self.buffered -= self._held
         self._held = 0
-        data: str | bytes = b""
-        if self._text is not None:
-            data = self._text.getvalue()
-        elif self._binary is not None:
-            data = bytes(self._binary)
-        self._text = self._binary = None
-        return data
+        together, self._together = self._together, []
+        return "".join(together) if self._is_text else b"".join(together)
 
     def _decode(self, data: bytes, last: bool) -> str | bytes:
         """Decode a part."""
@@ -328,7 +310,7 @@ class Decoder(Scanner):
         self._pieces.clear()
         self._incoming = b""
         self._is_fed = False
-        self._text = self._binary = None
+        self._together.clear()
         self._complete = self._need = self._held = self.buffered = 0
         self._rest = b""
 

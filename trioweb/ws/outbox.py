@@ -111,7 +111,8 @@ class Outbox:
     @property
     def has_room(self) -> bool:
         """Whether a data frame would be admitted at once."""
-        return self.size < self._bound and not self._line and self._turn_of is None
+        size = self._queue.size + self._in_hand
+        return size < self._bound and not self._line and self._turn_of is None
 
     def put(self, frame: bytes, *, gather: bool = False) -> None:
         """Admit a data frame; the caller has looked at ``has_room``.
@@ -400,11 +401,12 @@ class Outbox:
         if self._partial is not None:
             chunk, self._partial = self._partial, None
             return chunk
-        frames = self._take_controls()
+        frames = self._take_controls() if self._control or self._pong is not None else []
         self._is_writing_data = not frames
         if not frames and self._queue:
+            size = self._queue.size
             frames = self._queue.take(WRITE_SIZE)
-            self._in_hand += sum(map(len, frames))
+            self._in_hand += size - self._queue.size
         if frames:
             return memoryview(frames[0] if len(frames) == 1 else b"".join(frames))
         if self._closing is not None and not self.close_written.is_set():

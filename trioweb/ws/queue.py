@@ -38,9 +38,11 @@ class FrameQueue:
         size: bytes of all frames.
     """
 
-    __slots__ = ("_items", "_offered", "_places", "size")
+    __slots__ = ("_items", "_offered", "_places", "_sent", "size")
 
     def __init__(self) -> None:
+        # Where nobody broadcasts and nobody flushes, all frames are here; they come first.
+        self._sent: list[bytes] = []
         # By place: a number, or the key of what was offered with one.
         self._items: OrderedDict[Hashable, bytes | Marker] = OrderedDict()
         self._offered: OrderedDict[Hashable, None] = OrderedDict()
@@ -48,11 +50,14 @@ class FrameQueue:
         self.size = 0
 
     def __bool__(self) -> bool:
-        return bool(self._items)
+        return bool(self._sent or self._items)
 
     def append(self, frame: bytes) -> None:
         """Add a frame that stays until it is written."""
-        self._items[next(self._places)] = frame
+        if self._items:
+            self._items[next(self._places)] = frame
+        else:
+            self._sent.append(frame)
         self.size += len(frame)
 
     def mark(self, marker: Marker) -> None:
@@ -96,9 +101,18 @@ class FrameQueue:
 
         Markers before them are reached.
         """
-        frames: list[bytes] = []
-        taken = 0
         items, offered = self._items, self._offered
+        if self.size <= size and not items:
+            frames, self._sent, self.size = self._sent, [], 0
+            return frames
+        frames = []
+        taken = 0
+        for frame in self._sent:
+            if taken >= size:
+                break
+            frames.append(frame)
+            taken += len(frame)
+        del self._sent[: len(frames)]
         while items and taken < size:
             place, item = items.popitem(last=False)
             if isinstance(item, bytes):
@@ -118,6 +132,8 @@ class FrameQueue:
 
     def move_to(self, other: FrameQueue) -> None:
         """Put all that is here at the end of another queue."""
+        for frame in self._sent:
+            other.append(frame)
         for place, item in self._items.items():
             if isinstance(item, Marker):
                 other.mark(item)
@@ -125,6 +141,7 @@ class FrameQueue:
                 other.append(item)
             else:
                 other.offer(item, place[1] if isinstance(place, tuple) else None)
+        self._sent.clear()
         self._items.clear()
         self._offered.clear()
         self.size = 0
@@ -135,6 +152,7 @@ class FrameQueue:
             if isinstance(item, Marker):
                 item.is_dropped = True
                 item.reached.set()
+        self._sent.clear()
         self._items.clear()
         self._offered.clear()
         self.size = 0

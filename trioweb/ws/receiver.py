@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from trioweb.net.linger import LINGER_SECONDS, linger
-from trioweb.ws.budget import BYTES_PER_OPERATION, FREE_OPERATIONS, Budget
+from trioweb.ws.budget import BYTES_PER_OPERATION, Budget
 from trioweb.ws.encoding import PONG, encode_frame
 from trioweb.ws.frames import Close, Ping, Pong
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 # One read: enough to fetch what a small socket buffer holds, small enough to parse in one go.
 READ_SIZE = 65536
+# To find a frame is an eighth of an operation (``budget``).
+BYTES_PER_FRAME = BYTES_PER_OPERATION // 8
 # Before the 101 a client has nothing to say; what it says all the same waits, up to one read.
 EARLY_SIZE = READ_SIZE
 # Of the pings that one read brought the newest are answered (RFC 6455 §5.5.3), with one write: more
@@ -103,7 +105,7 @@ class Receiver:
             if not data:
                 connection.exhausted()
                 return
-            self._received(data)
+            frames = self._received(data)
             if self._decoder.failure is not None:
                 await self._answer_failure()
                 return
@@ -111,10 +113,10 @@ class Receiver:
                 return
             while connection.inbox.is_full or len(self._early) >= EARLY_SIZE:
                 await self._wait_for_room()
-            # A read may be ten thousand frames: that much work, and others have their turn.
             while connection.inbox.discard_some():
                 await trio.lowlevel.checkpoint()
-            if budget.is_spent(FREE_OPERATIONS * BYTES_PER_OPERATION * len(data) // READ_SIZE):
+            # A read may be ten thousand frames.
+            if budget.is_spent(len(data) + frames * BYTES_PER_FRAME):
                 await trio.lowlevel.checkpoint()
 
     async def _answer_failure(self) -> None:
@@ -127,20 +129,23 @@ class Receiver:
             await trio.sleep(FAILURE_PATIENCE)
         self._connection.fail_decoding()
 
-    def _received(self, data: bytes) -> None:
+    def _received(self, data: bytes) -> int:
+        """Take what was read; returns how many frames that was, control frames included."""
         connection, decoder = self._connection, self._decoder
         connection.heartbeat.received_at = trio.current_time()
         self.bytes_received += len(data)
         if not connection.accepted:
             self._early += data
-            return
-        waiting = decoder.waiting
+            return 0
+        waiting, other_frames = decoder.waiting, decoder.other_frames
         controls = decoder.feed(data)
+        messages = decoder.waiting - waiting
         if self._rate_limit is not None:
-            self._apply_rate_limit(self._rate_limit, decoder.waiting - waiting)
+            self._apply_rate_limit(self._rate_limit, messages)
         if controls:
             self._answer(controls)
         connection.inbox.deliver()
+        return messages + decoder.other_frames - other_frames
 
     def _answer(self, controls: Sequence[Control]) -> None:
         connection = self._connection

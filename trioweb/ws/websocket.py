@@ -231,7 +231,7 @@ class Websocket(TypedMessages, Facts):
         connection = self._connection
         connection.check_accepted()
         connection.inbox.check_reader()
-        message = connection.take()
+        message = connection.take_or_fail()
         if message is None:
             connection.inbox.raise_if_ended()
             raise trio.WouldBlock
