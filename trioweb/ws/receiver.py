@@ -122,12 +122,16 @@ class Receiver:
     async def _answer_failure(self) -> None:
         """What lies before the failure on the wire comes first, as if it had come alone.
 
-        A handler that is done with it asks for more, which fails the connection
-        (``Connection.take``); so does, after a while, one that does not ask.
+        A handler that is done with it asks for more, which fails the connection once its answers
+        are out (``Connection.recv``); so does, after a while, one that does not ask.
         """
-        if not self._connection.inbox.has_reader:
-            await trio.sleep(FAILURE_PATIENCE)
-        self._connection.fail_decoding()
+        connection = self._connection
+        with trio.move_on_after(FAILURE_PATIENCE):
+            if connection.inbox.has_reader:
+                await connection.outbox.put_marker().reached.wait()
+            else:
+                await trio.sleep_forever()
+        connection.fail_decoding()
 
     def _received(self, data: bytes) -> int:
         """Take what was read; returns how many frames that was, control frames included."""
