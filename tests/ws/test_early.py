@@ -74,7 +74,6 @@ async def test_messages_before_a_broken_frame_are_received_before_the_close(
     assert (got, code) == (["one", "two"], 1002)
 
 
-@pytest.mark.xfail(reason="the Close for a broken wire drops the answers that are queued")
 @pytest.mark.parametrize("when", TIMES)
 async def test_messages_before_a_broken_frame_are_answered_before_the_close(
     bench: Bench, when: str
