@@ -7,6 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trioweb.ws.encoding import FIN
 from trioweb.ws.queue import FrameQueue, Marker
 
 FRAMES = st.binary(min_size=1, max_size=20)
@@ -73,7 +74,10 @@ def test_any_use_agrees_with_a_list(steps: list[tuple[Any, ...]]) -> None:
         assert queue.size == sum(map(len, frames))
         assert bool(queue) == bool(model)
         assert not any(entry[0].reached.is_set() for entry in model if isinstance(entry[0], Marker))
-    queue.clear()
+    ended = [entry[1] for entry in model if not isinstance(entry[0], Marker) and entry[0][0] >= FIN]
+    sent, offered = queue.clear()
+    assert sent == ended.count(False)
+    assert offered == sum(entry[1] for entry in model)
     assert queue.size == 0
     assert all(
         entry[0].reached.is_set() and entry[0].is_dropped

@@ -101,9 +101,14 @@ class Connection(Ending):
         self.inbox = Inbox(
             self._decoder, options.max_queue, options.max_size, options.stream, self.receiver.wake
         )
-        self.messages_sent = 0
+        self.messages_admitted = 0
         self._budget = Budget.of_this_run()
         self._send_scope = trio.CancelScope(shield=True)
+
+    @property
+    def messages_sent(self) -> int:
+        """How many messages were written, or will be."""
+        return self.messages_admitted - self.outbox.unsent
 
     def check_accepted(self) -> None:
         """Refuse I/O before accept.
@@ -144,7 +149,7 @@ class Connection(Ending):
                 frame = self._frame(opcode, payload)
             await outbox.wait_to_put(frame)
             self._budget.renew()
-        self.messages_sent += 1
+        self.messages_admitted += 1
 
     def _frame(self, opcode: int, payload: bytes) -> bytes:
         """Frame a message, compressed if that was agreed and pays.
@@ -176,7 +181,7 @@ class Connection(Ending):
             return False
         frame = message.frame_for(self._deflater)
         if self.outbox.offer(frame, key=key, drop_oldest=drop_oldest):
-            self.messages_sent += 1
+            self.messages_admitted += 1
             return self.open
         if not drop_oldest:
             self.close_for(SlowConsumer(f"{self.outbox.waiting} bytes are waiting to be sent"))

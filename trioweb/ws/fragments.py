@@ -73,7 +73,7 @@ class _FragmentedMessage:
         """Send the last fragment; nothing if there were no parts at all."""
         if self._opcode is not None:
             await self._connection.put_fragment(partial(self._frame, None), 0)
-            self._connection.messages_sent += 1
+            self._connection.messages_admitted += 1
 
     def _check(self, part: object) -> bytes:
         if isinstance(part, str):

@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 UNKNOWN_LIVENESS_FACTOR = 10
 
 
+# A client that has said a lot before it was accepted is not read on: how often to see if it left.
+EARLY_LOOK_SECONDS = 1.0
+
+
 class PingWaiter:
     """Awaitable any number of times: the round trip in seconds.
 
@@ -158,6 +162,8 @@ class Heartbeat:
         """The nearest deadline; whoever acts on one moves it or takes it away."""
         connection, options = self._connection, self._connection.options
         if not connection.accepted:
+            if connection.receiver.is_waiting_for_room:
+                return min(connection.open_deadline, self._looked_at + EARLY_LOOK_SECONDS)
             return connection.open_deadline
         if connection.is_cut_short and connection.is_undecided:
             return -math.inf
@@ -188,6 +194,11 @@ class Heartbeat:
         if not connection.accepted:
             if now >= connection.open_deadline:
                 connection.open_timed_out()
+            elif connection.receiver.is_waiting_for_room:
+                self._looked_at = now
+                if connection.stream.is_peer_alive(options.timeout) is False:
+                    connection.exhausted()
+                    connection.receiver.give_up()
             return
         if now >= connection.grace_deadline:
             connection.grace_deadline = math.inf

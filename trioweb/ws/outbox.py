@@ -17,8 +17,8 @@ offered is held back.
 
 from __future__ import annotations
 
-from collections import deque
-from typing import TYPE_CHECKING, NamedTuple
+from collections import OrderedDict
+from typing import TYPE_CHECKING
 
 import outcome
 import trio
@@ -40,13 +40,6 @@ WRITE_SIZE = 65536
 REFUSED_ABOVE = 4
 
 
-class _Waiter(NamedTuple):
-    """A task in line: for the admission of its frame, or for its turn when it has none."""
-
-    task: trio.lowlevel.Task
-    frame: LazyFrame | None
-
-
 class Outbox:
     """Queues frames and writes them to a stream.
 
@@ -58,8 +51,10 @@ class Outbox:
         backlog_began: told the time when the queue begins to wait for the peer.
 
     Attributes:
-        dropped: messages that were offered and queued, and then dropped or not even queued.
+        dropped: messages that were offered and then dropped, or not even queued.
         replaced: messages whose place was taken by a newer one of the same key.
+        unsent: messages that were admitted and never written: some of those dropped, those
+            replaced, and those forgotten when the connection ended.
     """
 
     def __init__(
@@ -80,9 +75,10 @@ class Outbox:
         self._in_hand = 0  # bytes that are not in the queue any more, or were never, but not out
         self._control: list[bytes] = []
         self._pong: bytes | None = None
-        self._line: deque[_Waiter] = deque()
+        # Who waits for the admission of a frame, or for a turn (None); they leave from anywhere.
+        self._line: OrderedDict[trio.lowlevel.Task, LazyFrame | None] = OrderedDict()
         self._turn_of: trio.lowlevel.Task | None = None
-        self._turn_line: deque[_Waiter] = deque()  # of the task whose turn it is
+        self._turn_line: OrderedDict[trio.lowlevel.Task, LazyFrame | None] = OrderedDict()
         self._partial: memoryview | None = None
         self._parked: trio.lowlevel.Task | None = None
         self._closing: bytes | None = None
@@ -90,6 +86,7 @@ class Outbox:
         self._idle = True
         self.dropped = 0
         self.replaced = 0
+        self.unsent = 0
         self.bytes_sent = 0
         self.is_broken = False
         self.close_written = trio.Event()
@@ -141,18 +138,19 @@ class Outbox:
         """
         await self._wait_in(self._line, frame)
 
-    async def _wait_in(self, line: deque[_Waiter], frame: LazyFrame | None) -> None:
+    async def _wait_in(
+        self, line: OrderedDict[trio.lowlevel.Task, LazyFrame | None], frame: LazyFrame | None
+    ) -> None:
         task = trio.lowlevel.current_task()
         if line is self._line and self.is_turn_of_this_task:
             raise RuntimeError(
                 "send() within the parts of send_fragments() would wait for itself; end the "
                 "fragmented message first"
             )
-        waiter = _Waiter(task, frame)
-        line.append(waiter)
+        line[task] = frame
 
         def abort(_: object) -> trio.lowlevel.Abort:
-            line.remove(waiter)
+            del line[task]
             return trio.lowlevel.Abort.SUCCEEDED
 
         await trio.lowlevel.wait_task_rescheduled(abort)
@@ -221,6 +219,7 @@ class Outbox:
             return False
         if key is not None and (self._queue.replace(frame, key) or self._held.replace(frame, key)):
             self.replaced += 1
+            self.unsent += 1
             return True
         if self._turn_of is not None:
             self._held.offer(frame, key)
@@ -241,6 +240,7 @@ class Outbox:
     def _drop_oldest(self) -> bool:
         if self._queue.drop_oldest() or self._held.drop_oldest():
             self.dropped += 1
+            self.unsent += 1
             return True
         return False
 
@@ -307,7 +307,7 @@ class Outbox:
             self.drop_queue()
         if self._closing is None:
             self._closing = frame
-        self._held.clear()  # the message before them will not end
+        self._forget(self._held)  # the message before them will not end
         self._release_waiting(error)
         if self.is_broken:
             self.close_written.set()
@@ -331,13 +331,19 @@ class Outbox:
 
     def drop_queue(self) -> None:
         """Forget the data frames of which nothing has been written."""
-        self._queue.clear()
-        self._held.clear()
+        self._forget(self._queue)
+        self._forget(self._held)
+
+    def _forget(self, queue: FrameQueue) -> None:
+        sent, offered = queue.clear()
+        self.dropped += offered
+        self.unsent += sent + offered
 
     def _release_waiting(self, error: Callable[[], Exception]) -> None:
         for line in (self._turn_line, self._line):
             while line:
-                trio.lowlevel.reschedule(line.popleft().task, outcome.Error(error()))
+                task, _ = line.popitem(last=False)
+                trio.lowlevel.reschedule(task, outcome.Error(error()))
 
     def _took_in_hand(self, size: int) -> None:
         self._in_hand += size
@@ -449,7 +455,7 @@ class Outbox:
             line = self._line if self._turn_of is None else self._turn_line
             if not line:
                 return
-            task, frame = line.popleft()
+            task, frame = line.popitem(last=False)
             if frame is None:
                 self._turn_of = task
             else:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from trioweb.ws.encoding import FIN
+
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
@@ -146,13 +148,22 @@ class FrameQueue:
         self._offered.clear()
         self.size = 0
 
-    def clear(self) -> None:
-        """Drop everything; markers are reached, and know it."""
-        for item in self._items.values():
+    def clear(self) -> tuple[int, int]:
+        """Drop everything; markers are reached, and know it.
+
+        Returns:
+            How many messages ended here: of those that were sent, and of those offered.
+        """
+        sent = sum(frame[0] >= FIN for frame in self._sent)
+        for place, item in self._items.items():
             if isinstance(item, Marker):
                 item.is_dropped = True
                 item.reached.set()
+            elif place not in self._offered:
+                sent += item[0] >= FIN
+        offered = len(self._offered)
         self._sent.clear()
         self._items.clear()
         self._offered.clear()
         self.size = 0
+        return sent, offered

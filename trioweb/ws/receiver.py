@@ -74,6 +74,11 @@ class Receiver:
         """Whether messages are still read."""
         return self._connection.close_info is None and not self._reading_scope.cancel_called
 
+    @property
+    def is_waiting_for_room(self) -> bool:
+        """Whether nothing is read until something is taken, or the handshake accepted."""
+        return self._parked is not None
+
     async def loop(self) -> None:
         """Read to the end and close the stream."""
         connection = self._connection
