@@ -7,6 +7,7 @@ with its traceback; an exception handler sees what was raised; the other connect
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 import trio
 
+from tests.app.conftest import HANDSHAKE
 from trioweb import TrioWeb, wait_any
 from trioweb.errors import (
     BadRequest,
@@ -40,12 +42,14 @@ from trioweb.errors import (
     WebSocketException,
     WrongFrameType,
 )
-from trioweb.testing import Denied, open_client
+from trioweb.testing import Denied, link_pair, open_client
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 
+    from tests.app.conftest import Serve
     from trioweb import Request, Response, Websocket
+    from trioweb.testing import Link
     from trioweb.testing.client import Client
 
     Place = Callable[[Websocket, BaseException], Awaitable[None]]
@@ -517,3 +521,279 @@ async def test_another_connections_end_is_logged_with_both(
     message = record.getMessage()
     assert "/second" in message
     assert "/first/alice" in message
+
+
+# What ends the process, while a connection ends
+
+
+async def in_its_finally(ws: Websocket, error: BaseException) -> None:
+    try:
+        await trio.sleep_forever()
+    finally:
+        raise error
+
+
+async def in_the_finally_of_a_task(ws: Websocket, error: BaseException) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(in_its_finally, ws, error)
+        nursery.start_soon(trio.sleep_forever)
+
+
+async def in_the_finally_of_a_task_of_ws_nursery(ws: Websocket, error: BaseException) -> None:
+    ws.nursery.start_soon(in_its_finally, ws, error)
+    await trio.sleep_forever()
+
+
+UNWINDING: list[Place] = [
+    in_its_finally,
+    in_the_finally_of_a_task,
+    in_the_finally_of_a_task_of_ws_nursery,
+]
+
+
+async def serve_silent_peer(
+    app: TrioWeb, act: Callable[[trio.CancelScope, Link], Awaitable[None]]
+) -> tuple[BaseException | None, float]:
+    """Serve a client that says nothing after its handshake, and do something after a second.
+
+    Returns:
+        What ``serve_stream`` has raised, and how long after that something.
+    """
+    ours, theirs = link_pair()
+    raised: list[tuple[BaseException | None, float]] = []
+    scope = trio.CancelScope()
+
+    async def serve() -> None:
+        try:
+            with scope:
+                await app.serve_stream(ours)
+        except BaseException as error:
+            raised.append((error, trio.current_time()))
+        else:
+            raised.append((None, trio.current_time()))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve)
+        await theirs.send_all(HANDSHAKE % b"/fail")
+        await trio.sleep(1)
+        began = trio.current_time()
+        await act(scope, theirs)
+        await trio.sleep(100)
+    ((error, ended),) = raised
+    return error, ended - began
+
+
+@pytest.mark.parametrize("place", UNWINDING, ids=lambda place: place.__name__)
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+async def test_what_ends_the_process_goes_through_a_cancelled_serve(
+    kind: type[BaseException], place: Place, autojump_clock: trio.testing.MockClock
+) -> None:
+    """As itself, and at once: no peer holds it up."""
+    failing = Failing(lambda _: kind(SECRET))
+    failing.add_handler(place, is_accepted=True)
+
+    async def cancel(scope: trio.CancelScope, peer: Link) -> None:
+        scope.cancel()
+
+    error, took = await serve_silent_peer(failing.app, cancel)
+    assert error is failing.raised[0]
+    assert took == 0
+
+
+@pytest.mark.parametrize("how", ["drained", "left"])
+@pytest.mark.parametrize("place", UNWINDING, ids=lambda place: place.__name__)
+async def test_what_ends_the_process_goes_through_when_the_handler_is_cancelled(
+    place: Place, how: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    failing = Failing(lambda _: SystemExit(SECRET))
+    failing.add_handler(place, is_accepted=True)
+    failing.app.config.update({"GRACEFUL_SHUTDOWN_TIMEOUT": 3, "WEBSOCKET_DISCONNECT_GRACE": 3})
+
+    async def act(scope: trio.CancelScope, peer: Link) -> None:
+        if how == "drained":
+            failing.app.shutdown()
+        else:
+            await peer.aclose()
+
+    error, took = await serve_silent_peer(failing.app, act)
+    assert error is failing.raised[0]
+    assert took == 3
+
+
+@pytest.mark.parametrize("place", UNWINDING, ids=lambda place: place.__name__)
+async def test_what_ends_the_process_comes_out_of_a_server_that_is_cancelled(
+    place: Place, serve: Serve
+) -> None:
+    failing = Failing(lambda _: SystemExit(SECRET))
+    failing.add_handler(place, is_accepted=True)
+    with pytest.RaisesGroup(SystemExit, flatten_subgroups=True) as caught:
+        async with serve(failing.app) as serving:
+            await serving.open_websocket("/fail")
+            await trio.testing.wait_all_tasks_blocked()
+            serving.scope.cancel()
+            await serving.ended.wait()
+    assert list(leaves(caught.value)) == failing.raised
+
+
+@pytest.mark.parametrize("is_accepted", [True, False], ids=["accepted", "not accepted"])
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+async def test_what_ends_the_process_goes_through_an_exception_handler(
+    kind: type[BaseException], is_accepted: bool, autojump_clock: trio.testing.MockClock
+) -> None:
+    """A silent peer does not hold it up."""
+    app = TrioWeb()
+    raised = kind(SECRET)
+
+    @app.websocket("/fail", accept="auto" if is_accepted else "manual")
+    async def handler(ws: Websocket) -> None:
+        await trio.sleep(2)
+        raise ValueError
+
+    @app.exception(ValueError)
+    async def end(request: Request, error: Exception) -> None:
+        raise raised
+
+    async def do_nothing(scope: trio.CancelScope, peer: Link) -> None: ...
+
+    error, took = await serve_silent_peer(app, do_nothing)
+    assert error is raised
+    assert took == 1
+
+
+async def test_what_ends_the_process_waits_for_no_silent_peer(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    failing = Failing(lambda _: SystemExit(SECRET))
+    go_on = trio.Event()
+
+    async def fail_later(ws: Websocket, error: BaseException) -> None:
+        await go_on.wait()
+        raise error
+
+    failing.add_handler(fail_later, is_accepted=True)
+
+    async def act(scope: trio.CancelScope, peer: Link) -> None:
+        go_on.set()
+
+    error, took = await serve_silent_peer(failing.app, act)
+    assert error is failing.raised[0]
+    assert took == 0
+
+
+# Other exceptions
+
+
+class Strange(BaseException):
+    """One that is no Exception, and ends no process either."""
+
+
+@pytest.mark.parametrize("place", PLACES, ids=lambda place: place.__name__)
+@pytest.mark.parametrize("kind", [asyncio.CancelledError, Strange])
+async def test_any_other_base_exception_ends_its_own_connection_only(
+    kind: type[BaseException],
+    place: Place,
+    logged: Callable[[], list[logging.LogRecord]],
+) -> None:
+    failing = Failing(lambda _: kind(SECRET))
+    failing.add_handler(place, is_accepted=True)
+    async with failing.open_client() as client, client.websocket("/fail") as ws:
+        assert await ws.expect_close(1011) == HIDDEN
+    check_log(logged(), failing.raised[0], True)
+
+
+class Unprintable(Exception):
+    """Trio's own nurseries break with one: they say repr() of it as the reason to cancel."""
+
+    def __repr__(self) -> str:
+        raise AttributeError("__repr__")
+
+    def __str__(self) -> str:
+        raise AttributeError("__str__")
+
+
+@pytest.mark.parametrize(
+    "place", [in_the_handler, *IN_TASKS_OF_WS_NURSERY], ids=lambda place: place.__name__
+)
+@pytest.mark.parametrize("is_accepted", [True, False], ids=["accepted", "not accepted"])
+async def test_an_error_that_can_not_be_printed_is_one_like_any_other(
+    place: Place, is_accepted: bool, logged: Callable[[], list[logging.LogRecord]]
+) -> None:
+    row = crash("Unprintable", lambda _: Unprintable())
+    failing = Failing(row.error)
+    failing.add_handler(place, is_accepted=is_accepted)
+    if not is_accepted:
+        await expect_denial(failing, row, logged)
+        return
+    async with failing.open_client() as client, client.websocket("/fail") as ws:
+        assert await ws.expect_close(1011) == HIDDEN
+    check_log(logged(), failing.raised[0], True)
+    (seen,) = failing.seen
+    assert same_as(seen, failing.raised[0])
+
+
+# Exception handlers that never end
+
+
+class Hanging:
+    """An application whose handler fails after two seconds, and whose exception handler hangs.
+
+    Attributes:
+        unwound: when the exception handler was cancelled.
+    """
+
+    def __init__(self, *, is_accepted: bool) -> None:
+        self.app = TrioWeb(config={"WEBSOCKET_TIMEOUT": 10, "WEBSOCKET_DISCONNECT_GRACE": None})
+        self.app.websocket("/fail", accept="auto" if is_accepted else "manual")(self._fail)
+        self.app.exception(ValueError)(self._hang)
+        self.unwound: list[float] = []
+
+    async def _fail(self, ws: Websocket) -> None:
+        await trio.sleep(2)
+        raise ValueError(SECRET)
+
+    async def _hang(self, request: Request, error: Exception) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            self.unwound.append(trio.current_time())
+
+
+async def test_an_exception_handler_before_accept_is_cancelled_when_the_client_leaves(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    hanging = Hanging(is_accepted=False)
+    async with open_client(hanging.app) as client:
+        link = client.connect()
+        await link.send_all(HANDSHAKE % b"/fail")
+        began = trio.current_time()
+        await trio.sleep(5)
+        assert not hanging.unwound
+        await link.aclose()
+        await trio.sleep(100)
+    assert hanging.unwound == [began + 5]
+
+
+@pytest.mark.parametrize(
+    ("is_accepted", "answer", "seconds"),
+    [
+        # The whole handshake has that time, and the handler took some of it.
+        pytest.param(False, b"HTTP/1.1 500 ", 10, id="before accept"),
+        pytest.param(True, b"\x88\x10\x03\xf3" + HIDDEN.encode(), 12, id="after accept"),
+    ],
+)
+async def test_an_exception_handler_that_never_ends_is_cancelled_after_websocket_timeout(
+    is_accepted: bool, answer: bytes, seconds: float, autojump_clock: trio.testing.MockClock
+) -> None:
+    hanging = Hanging(is_accepted=is_accepted)
+    async with open_client(hanging.app) as client:
+        link = client.connect()
+        await link.send_all(HANDSHAKE % b"/fail")
+        began = trio.current_time()
+        received = b""
+        with trio.move_on_after(100):
+            while answer not in received:
+                data = await link.receive_some(65536)
+                assert data, f"the stream ended after {received!r}"
+                received += data
+        await link.aclose()
+    assert hanging.unwound == [began + seconds]
