@@ -11,7 +11,8 @@ from trio.testing import wait_all_tasks_blocked
 
 from tests.app.conftest import HANDSHAKE
 from trioweb import TrioWeb
-from trioweb.testing import Denied, open_client
+from trioweb.errors import WebsocketClosed
+from trioweb.testing import Denied, link_pair, open_client
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -211,6 +212,41 @@ async def test_headers_of_the_handshake_are_not_the_handlers(name: str) -> None:
         assert (await denial(client)).status == 500
 
 
+@pytest.mark.parametrize("name", ["handler", "middleware"])
+async def test_a_header_that_would_split_the_101_is_refused_before_anything_is_sent(
+    name: str,
+) -> None:
+    """A ValueError; the WebSocket is not accepted, and the client gets a 500 and nothing else."""
+    app = TrioWeb()
+    seen: list[tuple[str, bool, bool]] = []
+    value = "a\r\nInjected: b"
+
+    @app.on_response
+    async def stamp(request: Request, response: Response) -> None:
+        if name == "middleware" and response.status == 101:
+            response.headers["X"] = value
+
+    @app.websocket("/ws", accept="manual")
+    async def handler(request: Request, ws: Websocket) -> None:
+        try:
+            await ws.accept(headers={"X": value} if name == "handler" else None)
+        except ValueError as error:
+            seen.append((type(error).__name__, ws.accepted, ws.open))
+            raise
+
+    async with open_client(app) as client:
+        link = client.connect()
+        await link.send_all(HANDSHAKE % b"/ws")
+        received = b""
+        while data := await link.receive_some(65536):
+            received += data
+        await link.aclose()
+    assert seen == [("ValueError", False, False)]
+    assert received.startswith(b"HTTP/1.1 500 ")
+    assert received.count(b"HTTP/1.1") == 1
+    assert b"Injected" not in received
+
+
 # Refusals of the handler
 
 
@@ -370,3 +406,52 @@ async def test_a_handshake_that_waits_when_the_drain_begins_is_503() -> None:
         await wait_all_tasks_blocked()
         app.shutdown()
         assert (await read_head(link)).startswith(b"HTTP/1.1 503 ")
+
+
+@pytest.mark.parametrize("end", ["drained", "timed out", "cancelled", "left"])
+async def test_accept_while_the_handler_unwinds_is_too_late(
+    end: str, autojump_clock: MockClock
+) -> None:
+    """In a shielded finally, say: the client gets the answer that was decided, and no 101."""
+    app = TrioWeb(config={"WEBSOCKET_TIMEOUT": 10, "GRACEFUL_SHUTDOWN_TIMEOUT": 100})
+    refused: list[tuple[int, bool]] = []
+
+    @app.websocket("/ws", accept="manual")
+    async def handler(request: Request, ws: Websocket) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(2)
+                try:
+                    await ws.accept()
+                except WebsocketClosed as closed:
+                    refused.append((closed.code, ws.accepted))
+
+    ours, theirs = link_pair()
+    scope = trio.CancelScope()
+
+    async def run() -> None:
+        with scope:
+            await app.serve_stream(ours)
+
+    received = b""
+    async with app.lifetime(), trio.open_nursery() as nursery:
+        nursery.start_soon(run)
+        await theirs.send_all(HANDSHAKE % b"/ws")
+        await trio.sleep(1)
+        if end == "drained":
+            app.shutdown()
+        elif end == "cancelled":
+            scope.cancel()
+        elif end == "left":
+            await theirs.aclose()
+        if end != "left":
+            while data := await theirs.receive_some(65536):
+                received += data
+    assert refused == [(1006, False)]
+    if end in ("drained", "timed out"):
+        assert received.startswith(b"HTTP/1.1 503 ")
+        assert received.count(b"HTTP/1.1") == 1
+    else:
+        assert received == b""  # nobody is there, or nobody may wait any more
