@@ -32,7 +32,9 @@ class ConnectionOptions:
     stream: bool = False
 
     @classmethod
-    def from_config(cls, config: Config, **overrides: object) -> ConnectionOptions:
+    def from_config(
+        cls, config: Config, *, stream: bool = False, **overrides: object
+    ) -> ConnectionOptions:
         """Take the config's values, and a route's where it has its own."""
         options = cls(
             timeout=config.WEBSOCKET_TIMEOUT,
@@ -46,5 +48,6 @@ class ConnectionOptions:
             compression=config.WEBSOCKET_COMPRESSION,
             compression_threshold=config.WEBSOCKET_COMPRESSION_THRESHOLD,
             rate_limit=config.WEBSOCKET_RATE_LIMIT,
+            stream=stream,
         )
         return replace(options, **overrides) if overrides else options  # type: ignore[arg-type]

@@ -154,6 +154,8 @@ class FrameQueue:
         Returns:
             How many messages ended here: of those that were sent, and of those offered.
         """
+        if not self:
+            return 0, 0
         sent = sum(frame[0] >= FIN for frame in self._sent)
         for place, item in self._items.items():
             if isinstance(item, Marker):
