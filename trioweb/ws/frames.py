@@ -81,6 +81,10 @@ ANY_WHOLE: Final = WHOLE | WHOLE_COMPRESSED
 _DATA: Final = frozenset((TEXT, BINARY))
 
 
+FRAMES_AT_ONCE: Final = 2048
+"""How many fragments and control frames are looked through at once, which takes some 10 ms."""
+
+
 class Ping(NamedTuple):
     """A ping to answer with a pong of the same data."""
 
@@ -119,6 +123,7 @@ class Scanner:
         has_close: a Close frame has come; everything behind it is ignored.
         buffered: payload bytes held, of messages that have not been taken; and 64 for each
             fragment of them, since those cost memory however little is in them.
+        has_more: there was more than could be looked through at once; feed ``b""``, soon.
         other_frames: how many frames have begun that were no small message of their own: control
             frames, fragments, large ones.
     """
@@ -145,6 +150,7 @@ class Scanner:
         "buffered",
         "failure",
         "has_close",
+        "has_more",
         "max_size",
         "other_frames",
     )
@@ -153,13 +159,14 @@ class Scanner:
         self.max_size = max_size
         self.failure: WebSocketException | None = None
         self.has_close = False
+        self.has_more = False
         self.buffered = 0
         self.other_frames = 0
         self._mask_bit = FIN if masked else 0
         self._head = 6 if masked else 2  # bytes of the shortest header
         self._small = min(MAX_CONTROL_BYTES, max_size)  # a message up to this takes the fast way
         self._deaf = False  # failed or closed: nothing more is parsed
-        self._rest = b""  # an incomplete header or control frame, 131 bytes at most
+        self._rest = b""  # what was not looked through: 131 bytes at most unless has_more
         self._fragmented = False  # the next data frame has to be a CONTINUATION
         self._cost = 0  # what the fragmented message has used of its limit
         self._limit = max_size  # of the message in progress
@@ -192,7 +199,8 @@ class Scanner:
             data: what one read brought.
 
         Returns:
-            All control frames in it, in order, whatever messages lie between them.
+            All control frames in it, in order, whatever messages lie between them; of a flood of
+            frames those that ``FRAMES_AT_ONCE`` allows (``has_more``).
         """
         if self._deaf:
             return ()
@@ -204,6 +212,8 @@ class Scanner:
         controls: list[Control] = []
         head, small, mask_bit, pieces = self._head, self._small, self._mask_bit, self._pieces
         whole = self._whole
+        self.has_more = False
+        enough = self.other_frames + FRAMES_AT_ONCE
         pos, end = 0, len(data)
         try:
             while end - pos >= 2:
@@ -223,6 +233,9 @@ class Scanner:
                 pos += taken
                 if self._deaf:
                     return controls
+                if self.other_frames >= enough:
+                    self.has_more = pos < end
+                    break
         except WebSocketException as failure:
             self._deaf = True
             self.failure = failure.with_traceback(None)

@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 READ_SIZE = 65536
 # To find a frame is an eighth of an operation (``budget``).
 BYTES_PER_FRAME = BYTES_PER_OPERATION // 8
-# Before the 101 a client has nothing to say; what it says all the same waits, up to one read.
-EARLY_SIZE = READ_SIZE
+# Before the 101 a client has nothing to say; what it says all the same waits, up to so much, which
+# is looked through in one go.
+EARLY_SIZE = 16384
 # Of the pings that one read brought the newest are answered (RFC 6455 §5.5.3), with one write: more
 # than any client means to send at once, less than would make a flood of them worth a thought.
 PONGS_AT_ONCE = 16
@@ -111,6 +112,9 @@ class Receiver:
                 connection.exhausted()
                 return
             frames = self._received(data)
+            while self._decoder.has_more and connection.close_info is None:
+                await trio.lowlevel.checkpoint()
+                frames += self._received(b"")
             if self._decoder.failure is not None:
                 await self._answer_failure()
                 return
@@ -219,6 +223,8 @@ class Receiver:
             early, self._early = bytes(self._early), bytearray()
             self.bytes_received -= len(early)
             self._received(early)
+            while self._decoder.has_more:
+                self._received(b"")
             if self._decoder.failure is not None:
                 self._has_early_failure = True
                 self.stop_reading()
