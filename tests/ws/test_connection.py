@@ -126,6 +126,23 @@ async def test_a_ping_behind_the_message_that_fills_the_inbox_is_answered(bench:
     assert received == ["1", "2", "3", "4", "5"]
 
 
+async def test_pings_are_answered_where_only_empty_messages_may_come(bench: Bench) -> None:
+    """A limit of 0 leaves room for what counts nothing."""
+    received: list[Any] = []
+
+    async def handler(ws: Websocket) -> None:
+        await collect(ws, received)
+
+    async with bench.connect(handler, max_size=0) as peer:
+        for number in range(3):
+            await peer.send("", events.Ping(b"%d" % number))
+            assert await peer.next_event() == events.Pong(b"%d" % number)
+        await peer.send("a")
+        assert (await peer.next_close())[0] == 1009
+        await wait_all_tasks_blocked()
+    assert received[:3] == [""] * 3
+
+
 async def test_a_full_inbox_stops_reading_until_messages_are_taken(memory: Bench) -> None:
     take = trio.Event()
     received: list[Any] = []

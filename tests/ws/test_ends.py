@@ -330,3 +330,47 @@ async def test_start_raises_to_its_caller_before_started_and_counts_after(memory
 
     async with memory.connect(handler) as peer:
         assert await peer.next_close() == (4007, "later")
+
+
+@pytest.mark.parametrize("grace", [None, 60])
+async def test_a_slow_handler_gets_all_that_had_come_before_the_peer_was_lost(
+    memory: Bench, grace: float | None, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Also what is still in the network, because the inbox is full."""
+    got: list[Any] = []
+
+    async def handler(ws: Websocket) -> None:
+        async for message in ws:
+            got.append(int(message))
+            await trio.sleep(12)
+        got.append(ws.close_info and ws.close_info.by)
+
+    async with memory.connect(handler, max_queue=2, disconnect_grace=grace) as peer:
+        for number in range(20):
+            await peer.send(str(number).zfill(2000))
+            await trio.sleep(0.01)
+        await peer.stream.aclose()
+        await trio.sleep(1000)
+    assert got == [*range(20), "lost"]
+
+
+async def test_an_end_is_not_clean_when_our_answer_is_known_not_to_be_written(
+    memory: Bench, autojump_clock: trio.testing.MockClock
+) -> None:
+    """The peer has left behind its Close, which was found much later."""
+    infos: list[Any] = []
+
+    async def handler(ws: Websocket) -> None:
+        await trio.sleep(100)
+        assert await ws.recv() == "fills the inbox"
+        with pytest.raises(WebsocketClosed):
+            await ws.recv()
+        infos.append(ws.close_info)
+
+    async with memory.connect(handler, max_queue=1, disconnect_grace=None) as peer:
+        await peer.send("fills the inbox")
+        await wait_all_tasks_blocked()
+        await peer.close(4001, "bye")
+        await peer.stream.aclose()
+        await trio.sleep(200)
+    assert infos == [(4001, "bye", "peer", False)]

@@ -382,3 +382,141 @@ async def test_a_bound_of_nothing_lets_one_message_wait(memory: Bench) -> None:
         for number in range(3):
             assert await peer.next_message() == str(number).ljust(10 * SIZE)
         assert await peer.next_close() == (1000, "")
+
+
+# Keys and the bound
+
+
+async def read_sizes(peer: Peer) -> list[int]:
+    """How large the messages are that come, to the last, or to the server's Close."""
+    sizes: list[int] = []
+    with trio.move_on_after(0.2):
+        while not isinstance(event := await peer.next_event(), events.CloseConnection):
+            assert isinstance(event, events.Message)
+            sizes.append(len(event.data))
+    return sizes
+
+
+KEYS = 10
+SMALL, LARGE = 10, 3 * SIZE
+
+
+@pytest.mark.parametrize("drop_oldest", [True, False])
+async def test_small_messages_are_not_replaced_by_large_ones_beyond_the_bound(
+    memory: Bench, stage: Stage, drop_oldest: bool
+) -> None:
+    """The bound, or four times that and one message; every message offered is accounted for."""
+    bound = BOUND if drop_oldest else 4 * BOUND + LARGE
+    offered = refused = 0
+
+    def offer(size: int, key: Any = None) -> None:
+        nonlocal offered, refused
+        offered += 1
+        message = PreparedMessage("x" * size)
+        refused += not stage.connection.offer(message, key=key, drop_oldest=drop_oldest)
+        # What was begun is in nobody's way.
+        assert stage.size <= bound + SIZE
+
+    async with memory.connect(stage.handler, send_queue_bytes=BOUND) as peer:
+        await wait_all_tasks_blocked()
+        for _ in range(5):  # fill the link
+            offer(SIZE)
+        await wait_all_tasks_blocked()
+        for key in range(2 * KEYS):
+            offer(SMALL, key)
+        outbox = stage.connection.outbox
+        assert (outbox.dropped, outbox.replaced) == (0, 0)
+        for key in range(2 * KEYS):
+            if stage.connection.open:
+                offer(LARGE, key)
+        assert stage.connection.open == drop_oldest
+        assert outbox.replaced > 0
+        sizes = await read_sizes(peer)
+        assert len(sizes) + outbox.dropped + outbox.replaced == offered
+        assert stage.connection.messages_sent == len(sizes)
+        assert refused == (0 if drop_oldest else 1)
+        if drop_oldest:
+            assert sizes == [SIZE] * 5 + [LARGE] * (BOUND // LARGE)
+
+
+async def test_a_large_message_takes_the_place_of_a_large_one_at_the_bound(
+    memory: Bench, stage: Stage
+) -> None:
+    """What it replaces does not count against it, and nothing else is dropped for it."""
+    async with memory.connect(stage.handler, send_queue_bytes=BOUND) as peer:
+        await wait_all_tasks_blocked()
+        for number in range(5):  # fill the link
+            stage.offer(str(number))
+        await wait_all_tasks_blocked()
+        for key in range(9):
+            assert stage.offer(f"old {key}", key=key, drop_oldest=True)
+        for key in range(9):
+            assert stage.offer(f"new {key}", key=key, drop_oldest=True)
+        outbox = stage.connection.outbox
+        assert (outbox.dropped, outbox.replaced) == (0, 9)
+        got = await read_all(peer)
+        assert got == [*map(str, range(5)), *(f"new {key}" for key in range(9))]
+
+
+# Control frames
+
+
+@pytest.mark.parametrize("first", ["ours", "theirs"])
+async def test_pongs_of_ones_own_and_answers_to_pings_leave_each_other_in_place(
+    memory: Bench, first: str
+) -> None:
+    """Also while all of them wait behind a peer that is slow to read."""
+    done = trio.Event()
+
+    async def handler(ws: Websocket) -> None:
+        await ws.send(b"x" * 20_000)
+        for message in ("one", "two"):
+            if first == "theirs":
+                await ws.recv()
+            await ws.pong(message.encode())
+        if first == "ours":
+            await ws.recv()
+        done.set()
+        await ws.recv()
+
+    async with memory.connect(handler) as peer:
+        await wait_all_tasks_blocked()
+        await peer.send(events.Ping(b"theirs"), "now", "now")
+        await done.wait()
+        assert await peer.next_event() == events.BytesMessage(bytearray(b"x" * 20_000))
+        pongs = [await peer.next_event() for _ in range(3)]
+        assert sorted(bytes(getattr(pong, "payload", b"")) for pong in pongs) == [
+            b"one",
+            b"theirs",
+            b"two",
+        ]
+        assert {type(pong) for pong in pongs} == {events.Pong}
+        await peer.close()
+        assert await peer.next_close() == (1000, "")
+
+
+@pytest.mark.parametrize("operation", ["flush", "ping", "pong"])
+async def test_nothing_within_ones_own_fragments_waits_for_their_end(
+    memory: Bench, operation: str
+) -> None:
+    """Nor for a broadcast that is held back until then."""
+    stage = Stage()
+
+    async def parts(ws: Websocket) -> AsyncIterator[str]:
+        yield "a"
+        assert stage.offer("held")
+        yield "b" * 30_000  # over the bound, until the peer reads
+        assert ws._connection.outbox.is_over_bound
+        with trio.fail_after(5):
+            await getattr(ws, operation)()
+        yield "c"
+
+    async def handler(ws: Websocket) -> None:
+        stage.connection = ws._connection
+        await ws.send_fragments(parts(ws))
+
+    async with memory.connect(handler, send_queue_bytes=BOUND) as peer:
+        await wait_all_tasks_blocked()
+        assert await peer.next_message() == "a" + "b" * 30_000 + "c"
+        assert await peer.next_message() == "held".ljust(SIZE, ".")
+        assert await peer.next_close() == (1000, "")

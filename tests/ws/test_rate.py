@@ -58,6 +58,18 @@ def test_time_in_which_nothing_was_read_is_forgiven() -> None:
     assert limit.excess(1, 5.0) == 1
 
 
+def test_time_that_was_forgiven_fills_no_bucket_again() -> None:
+    limit = RateLimit(10, 1.0, now=0.0)
+    assert limit.excess(10, 0.0) == 0
+    limit.forgive(0.5)
+    assert limit.excess(6, 0.5) == 1
+    limit = RateLimit(10, 1.0, now=0.0)
+    assert limit.excess(10, 0.0) == 0
+    limit.forgive(0.5)
+    assert limit.excess(5, 0.5) == 0
+    assert limit.excess(6, 1.0) == 1
+
+
 async def test_a_peer_over_the_limit_is_1008_and_the_excess_is_not_handed_out(
     bench: Bench,
 ) -> None:
@@ -75,6 +87,23 @@ async def test_a_peer_over_the_limit_is_1008_and_the_excess_is_not_handed_out(
         assert (code, reason) == (1008, "more than 3 messages in 10 s")
         await wait_all_tasks_blocked(0.02)
     assert got == ["0", "1", "2", (1008, "more than 3 messages in 10 s", "us", True)]
+
+
+@pytest.mark.parametrize("messages", [4, 5, 9])
+async def test_a_close_behind_the_excess_changes_nothing(bench: Bench, messages: int) -> None:
+    """In the same read: as many messages as may come are handed out, and the code is 1008."""
+    got: list[Any] = []
+
+    async def handler(ws: Websocket) -> None:
+        got.extend([message async for message in ws])
+        got.append(ws.close_info and ws.close_info[:3])
+
+    async with bench.connect(handler, rate_limit=(3, 10.0)) as peer:
+        await peer.send(*map(str, range(messages)), events.CloseConnection(1000))
+        code, reason = await peer.next_close()
+        assert (code, reason) == (1008, "more than 3 messages in 10 s")
+        await wait_all_tasks_blocked(0.02)
+    assert got == ["0", "1", "2", (1008, "more than 3 messages in 10 s", "us")]
 
 
 async def test_at_the_rate_a_peer_goes_on_for_ever(
