@@ -9,7 +9,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 from wsproto import events
 
-from trioweb.errors import ProtocolError
+from trioweb.errors import ProtocolError, WebsocketClosed
 from trioweb.ws.encoding import CLOSE, PING, TEXT, encode_frame
 
 if TYPE_CHECKING:
@@ -80,6 +80,46 @@ async def test_messages_before_a_broken_frame_are_answered_before_the_close(
 ) -> None:
     _, answers, code = await break_off(bench, when)
     assert (answers, code) == (["echo one", "echo two"], 1002)
+
+
+async def test_answers_that_wait_for_a_slow_peer_go_out_before_a_broken_frame_is_told(
+    memory: Bench,
+) -> None:
+    """The handler waits for the next message when the broken frame comes, all by itself."""
+    answers = ["1" * 10_000, "2" * 10_000]
+
+    async def handler(ws: Websocket) -> None:
+        for answer in answers:
+            await ws.send(answer)
+        await ws.recv()
+
+    async with memory.connect(handler) as peer:
+        await wait_all_tasks_blocked()
+        await peer.stream.send_all(BROKEN)
+        await wait_all_tasks_blocked()
+        for answer in answers:
+            assert await peer.next_message() == answer
+        assert (await peer.next_close())[0] == 1002
+
+
+async def test_a_peer_that_breaks_the_wire_and_reads_nothing_is_closed_in_a_second(
+    memory: Bench, autojump_clock: trio.testing.MockClock
+) -> None:
+    ended: list[float] = []
+
+    async def handler(ws: Websocket) -> None:
+        await ws.send("1" * 10_000)
+        await ws.send("2" * 10_000)
+        with pytest.raises(WebsocketClosed):
+            await ws.recv()
+        ended.append(trio.current_time())
+
+    async with memory.connect(handler) as peer:
+        await wait_all_tasks_blocked()
+        began = trio.current_time()
+        await peer.stream.send_all(BROKEN)
+        await trio.sleep(100)
+    assert ended == [began + 1]
 
 
 async def test_early_bytes_that_nobody_takes_are_1002_all_the_same(
