@@ -49,7 +49,15 @@ from trioweb.routing import (
     route,
     websocket,
 )
-from trioweb.ws import CloseInfo, ConnectionNursery, PingWaiter, State, Websocket, wait_any
+from trioweb.ws import (
+    CloseInfo,
+    ConnectionNursery,
+    MessageParts,
+    PingWaiter,
+    State,
+    Websocket,
+    wait_any,
+)
 
 WebSocket = Websocket
 
@@ -67,6 +75,7 @@ __all__ = [
     "HeadersTooLarge",
     "Include",
     "InvalidMessage",
+    "MessageParts",
     "MessageTooBig",
     "MethodNotAllowed",
     "NotAccepted",

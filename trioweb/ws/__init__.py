@@ -2,6 +2,7 @@
 
 from trioweb.ws.close import CloseInfo
 from trioweb.ws.ending import State
+from trioweb.ws.fragments import MessageParts
 from trioweb.ws.heartbeat import PingWaiter
 from trioweb.ws.nursery import ConnectionNursery
 from trioweb.ws.options import ConnectionOptions
@@ -13,6 +14,7 @@ __all__ = [
     "CloseInfo",
     "ConnectionNursery",
     "ConnectionOptions",
+    "MessageParts",
     "PingWaiter",
     "State",
     "Websocket",
