@@ -11,7 +11,7 @@ from trio.testing import wait_all_tasks_blocked
 from wsproto import events
 
 from trioweb import wait_any
-from trioweb.errors import ProtocolError, WebsocketClosed, WebSocketException
+from trioweb.errors import ProtocolError, SendFailed, WebsocketClosed, WebSocketException
 
 if TYPE_CHECKING:
     from tests.ws.conftest import Bench
@@ -374,3 +374,73 @@ async def test_an_end_is_not_clean_when_our_answer_is_known_not_to_be_written(
         await peer.stream.aclose()
         await trio.sleep(200)
     assert infos == [(4001, "bye", "peer", False)]
+
+
+async def test_after_a_loss_nobody_waits_for_a_pong_or_an_answer_while_messages_lie_unread(
+    memory: Bench, autojump_clock: trio.testing.MockClock
+) -> None:
+    """The stream is still read, for the handler's sake; what was sent on it gets no answer."""
+    seen: list[Any] = []
+
+    async def handler(ws: Websocket) -> None:
+        waiter = await ws.ping()
+        await trio.sleep(1)  # the inbox is full, and the peer has gone
+        with pytest.raises(SendFailed):
+            await ws.send("x")
+        with pytest.raises(WebsocketClosed):
+            await waiter
+        await ws.close()
+        seen.append(trio.current_time())
+        seen.append([message async for message in ws])
+
+    async with memory.connect(handler, max_queue=2, disconnect_grace=None) as peer:
+        await peer.send(*map(str, range(5)))
+        await peer.stream.aclose()
+        await trio.sleep(100)
+    assert seen[0] < 2
+    assert seen[1] == list(map(str, range(5)))
+
+
+async def test_a_second_reader_is_refused_while_the_first_waits_for_its_answers_to_go_out(
+    memory: Bench, autojump_clock: trio.testing.MockClock
+) -> None:
+    """The first has asked for more than there is before a broken frame."""
+    ends: list[Any] = []
+
+    async def read(ws: Websocket) -> None:
+        try:
+            while True:
+                ends.append(await ws.recv())
+        except (WebsocketClosed, trio.BusyResourceError) as error:
+            ends.append(type(error))
+
+    async def handler(ws: Websocket) -> None:
+        await ws.send(b"x" * 100_000)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read, ws)
+            await wait_all_tasks_blocked()
+            nursery.start_soon(read, ws)
+
+    async with memory.connect(handler) as peer:
+        await peer.stream.send_all(peer.encode(events.TextMessage("a")) + b"\xff\xff")
+        await trio.sleep(100)
+    assert ends == ["a", trio.BusyResourceError, WebsocketClosed]
+
+
+async def test_accept_is_too_late_when_the_handler_has_returned(memory: Bench) -> None:
+    """There would be nobody to serve the connection, and nobody to end it."""
+    go_on = trio.Event()
+
+    async def finish(response: Response) -> Response:
+        if response.status == 101:
+            with trio.CancelScope(shield=True):
+                await go_on.wait()
+        return response
+
+    async def handler(ws: Websocket) -> None:
+        ws.nursery.start_soon(ws.accept)
+        await wait_all_tasks_blocked()
+        go_on.set()
+
+    async with memory.connect(handler, auto=False, finish=finish) as peer:
+        assert peer.head.startswith(b"HTTP/1.1 500")

@@ -53,7 +53,7 @@ def test_the_rate_itself_always_passes() -> None:
 def test_time_in_which_nothing_was_read_is_forgiven() -> None:
     limit = RateLimit(10, 1.0, now=0.0)
     assert limit.excess(10, 0.0) == 0
-    limit.forgive(5.0)
+    limit.forgive(5.0, 5.0)
     assert limit.excess(50, 5.0) == 0
     assert limit.excess(1, 5.0) == 1
 
@@ -61,11 +61,11 @@ def test_time_in_which_nothing_was_read_is_forgiven() -> None:
 def test_time_that_was_forgiven_fills_no_bucket_again() -> None:
     limit = RateLimit(10, 1.0, now=0.0)
     assert limit.excess(10, 0.0) == 0
-    limit.forgive(0.5)
+    limit.forgive(0.5, 0.5)
     assert limit.excess(6, 0.5) == 1
     limit = RateLimit(10, 1.0, now=0.0)
     assert limit.excess(10, 0.0) == 0
-    limit.forgive(0.5)
+    limit.forgive(0.5, 0.5)
     assert limit.excess(5, 0.5) == 0
     assert limit.excess(6, 1.0) == 1
 
@@ -153,3 +153,10 @@ async def test_fragments_are_not_messages(memory: Bench) -> None:
             await peer.send(events.TextMessage("a", message_finished=False))
         await peer.send("a")
         assert await peer.next_message() == "a" * 6
+
+
+def test_what_was_forgiven_is_not_kept_for_later() -> None:
+    limit = RateLimit(10, 1.0, now=0.0)
+    limit.forgive(600.0, 600.0)
+    assert limit.excess(1, 600.0) == 0
+    assert limit.excess(5000, 700.0) == 4990

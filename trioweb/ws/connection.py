@@ -181,8 +181,10 @@ class Connection(Ending):
             return False
         frame = message.frame_for(self._deflater)
         if self.outbox.offer(frame, key=key, drop_oldest=drop_oldest):
+            if self.outbox.is_broken:
+                return False
             self.messages_admitted += 1
-            return self.open
+            return True
         if not drop_oldest:
             self.close_for(SlowConsumer(f"{self.outbox.waiting} bytes are waiting to be sent"))
         return False
@@ -230,9 +232,13 @@ class Connection(Ending):
         inbox.check_reader()
         message = self.take()
         if message is None:
-            await self._fail_if_broken()
-            inbox.raise_if_ended()
-            received: str | bytes = await inbox.wait(inbox.take)
+            inbox.claim()
+            try:
+                await self._fail_if_broken()
+                inbox.raise_if_ended()
+                received: str | bytes = await inbox.wait(inbox.take)
+            finally:
+                inbox.release()
             self._budget.renew()
             self._taken(len(received))
             return received
@@ -246,9 +252,9 @@ class Connection(Ending):
         return message
 
     def take_or_fail(self) -> str | bytes | None:
-        """Take a message that is there; close if the wire turns out to be broken."""
+        """Take a message that is there; close if the wire is broken and no answer waits."""
         message = self.take()
-        if message is None and self._decoder.failure is not None:
+        if message is None and self._decoder.failure is not None and not self.outbox.size:
             self.fail_decoding()
         return message
 
@@ -280,17 +286,20 @@ class Connection(Ending):
         await self.checkpoint()
         inbox.check_reader(of_parts=True)
         take = partial(inbox.take_part, parts)
-        while (part := take()) is None or part is SKIPPED:
-            if part is SKIPPED:
+        inbox.claim()
+        try:
+            while True:
+                part = take()
+                if part is None:
+                    await self._fail_if_broken()
+                    inbox.raise_if_ended()
+                    part = await inbox.wait(take)
+                    self._budget.renew()
+                if part is not SKIPPED:
+                    break
                 await trio.lowlevel.checkpoint()
-                inbox.check_reader(of_parts=True)
-                continue
-            await self._fail_if_broken()
-            inbox.raise_if_ended()
-            part = await inbox.wait(take)
-            self._budget.renew()
-            if part is not SKIPPED:
-                break
+        finally:
+            inbox.release()
         self._taken(len(part.data))
         return part
 

@@ -82,6 +82,7 @@ class Ending:
         self.open_deadline = trio.current_time() + options.timeout
         self.has_timed_out = False
         self.is_draining = False
+        self.has_no_handler = False
         # After it.
         self.close_info: CloseInfo | None = None
         self.failure: WebSocketException | None = None
@@ -124,6 +125,7 @@ class Ending:
             or self.client_left
             or self.has_timed_out
             or self.is_draining
+            or self.has_no_handler
             or self.receiver.is_hurried
         )
 
@@ -218,11 +220,16 @@ class Ending:
             return
         self._is_lost = True
         self.outbox.fail(self._send_error)
+        # No pong and no answer to a Close of ours will come, whatever is still to be read.
+        self.heartbeat.release_pings(self._send_error)
+        self.close_answered.set()
         self._start_grace()
         self._give_the_reader_time()
 
     def _give_the_reader_time(self) -> None:
         """Read on for a handler that takes what had come; it is cancelled when it does not."""
+        if self._sent_close is not None:
+            return  # the closing handshake has its own deadline
         grace = self.options.disconnect_grace
         # The next read finds the end, but not while the inbox is full.
         self.receiver.end_within(math.inf if grace is None else max(self.options.timeout, grace))

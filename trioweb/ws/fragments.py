@@ -73,7 +73,6 @@ class _FragmentedMessage:
         """Send the last fragment; nothing if there were no parts at all."""
         if self._opcode is not None:
             await self._connection.put_fragment(partial(self._frame, None), 0)
-            self._connection.messages_admitted += 1
 
     def _check(self, part: object) -> bytes:
         if isinstance(part, str):
@@ -93,6 +92,8 @@ class _FragmentedMessage:
 
         So nothing is compressed, in a context that the peer shares, which then is not sent.
         """
+        if data is None:
+            self._connection.messages_admitted += 1
         opcode = CONTINUATION
         if not self.is_open:
             assert self._opcode is not None

@@ -58,6 +58,7 @@ class Inbox:
         self._has_room = has_room
         self._reader: trio.lowlevel.Task | None = None
         self._take_for_reader: Callable[[], object]
+        self._is_claimed = False
         self._parts: object = None  # whose message is in progress
         self._ended: Callable[[], Exception] | None = None
         self._is_sealed = False
@@ -132,10 +133,18 @@ class Inbox:
             trio.BusyResourceError: another task is receiving.
             RuntimeError: whole messages can't be received here.
         """
-        if self._reader is not None:
+        if self._is_claimed:
             raise trio.BusyResourceError("another task is already receiving from this WebSocket")
         if self._stream and not of_parts:
             raise RuntimeError("this route has stream=True: receive with ws.recv_streaming()")
+
+    def claim(self) -> None:
+        """Let nobody else receive until ``release``: the caller has found nothing, and waits."""
+        self._is_claimed = True
+
+    def release(self) -> None:
+        """Undo ``claim``."""
+        self._is_claimed = False
 
     async def wait(self, take: Callable[[], T | None]) -> T:
         """Wait until ``take``, which has found nothing, finds something.

@@ -212,8 +212,9 @@ class Outbox:
         """
         bound = self._bound if drop_oldest else REFUSED_ABOVE * self._bound
         # What is being written can't be dropped, and shall not keep the newest from its place.
-        while drop_oldest and self._queued_beside(key) + len(frame) > bound and self._drop_oldest():
-            pass
+        while drop_oldest and self._queued_beside(key) + len(frame) > bound:
+            if not self._drop_oldest(spared=key):
+                break
         if self._queued_beside(key) >= bound:
             self.dropped += 1
             return False
@@ -237,8 +238,8 @@ class Outbox:
             size -= self._queue.size_of(key) + self._held.size_of(key)
         return size
 
-    def _drop_oldest(self) -> bool:
-        if self._queue.drop_oldest() or self._held.drop_oldest():
+    def _drop_oldest(self, spared: Hashable) -> bool:
+        if self._queue.drop_oldest(spared) or self._held.drop_oldest(spared):
             self.dropped += 1
             self.unsent += 1
             return True

@@ -88,11 +88,16 @@ class FrameQueue:
         self.size += len(frame) - len(replaced)
         return True
 
-    def drop_oldest(self) -> bool:
-        """Drop the oldest frame that was offered, if there is one."""
-        if not self._offered:
+    def drop_oldest(self, spared: Hashable = None) -> bool:
+        """Drop the oldest frame that was offered, if there is one.
+
+        Args:
+            spared: the key of one that is not to be dropped.
+        """
+        place = next((place for place in self._offered if place != ("key", spared)), None)
+        if place is None:
             return False
-        place, _ = self._offered.popitem(last=False)
+        del self._offered[place]
         frame = self._items.pop(place)
         assert isinstance(frame, bytes)
         self.size -= len(frame)

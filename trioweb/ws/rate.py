@@ -16,17 +16,20 @@ class RateLimit:
         now: the time on the clock that the methods are told as well, in seconds.
     """
 
-    __slots__ = ("_left", "_refilled_at", "count", "seconds")
+    __slots__ = ("_forgiven_until", "_left", "_refilled_at", "count", "seconds")
 
     def __init__(self, count: int, seconds: float, now: float) -> None:
         self.count = count
         self.seconds = seconds
         self._left = float(count)
         self._refilled_at = now
+        self._forgiven_until = now
 
     def excess(self, messages: int, now: float) -> int:
         """Count messages that have come at ``now``; returns how many of them are too many."""
         filled = (now - self._refilled_at) * self.count / self.seconds
+        if now > self._forgiven_until:
+            self._left = min(self._left, self.count)
         # What was forgiven may be more than the bucket holds, but time does not add to it.
         self._left = max(self._left, min(self._left + filled, self.count))
         self._refilled_at = now
@@ -35,7 +38,11 @@ class RateLimit:
             return 0
         return min(messages, math.ceil(-self._left))
 
-    def forgive(self, seconds: float) -> None:
-        """For so long we did not read: what was sent meanwhile comes at once, and may."""
+    def forgive(self, seconds: float, now: float) -> None:
+        """For so long, until ``now``, we did not read: what was sent meanwhile may come at once.
+
+        Not later: what waited for us has come when the bucket could have filled.
+        """
+        self._forgiven_until = now + self.seconds
         self._left += seconds * self.count / self.seconds
         self._refilled_at += seconds

@@ -95,10 +95,12 @@ class Receiver:
                     await self._finish_closing()
         finally:
             connection.stop_sending()
-            if not self._is_handed_back:
-                with trio.CancelScope(shield=True, deadline=trio.current_time() + HURRY_SECONDS):
-                    await self._stream.aclose()
-            connection.stream_has_ended()
+            try:
+                if not self._is_handed_back:
+                    with trio.move_on_after(HURRY_SECONDS, shield=True):
+                        await self._stream.aclose()
+            finally:
+                connection.stream_has_ended()
 
     async def _read(self) -> None:
         stream, budget, connection = self._stream, self._budget, self._connection
@@ -205,7 +207,7 @@ class Receiver:
         heartbeat.received_at = now
         heartbeat.paused_at = math.inf
         if self._rate_limit is not None:
-            self._rate_limit.forgive(now - self._parked_at)
+            self._rate_limit.forgive(now - self._parked_at, now)
         task, self._parked = self._parked, None
         trio.lowlevel.reschedule(task)
 

@@ -264,7 +264,7 @@ class _WebsocketSession:
                     self._handler_scope = trio.CancelScope(deadline=deadline)
                     returned = await self._call(partial(failed, websocket, error), nursery)
             finally:
-                self._handler_returned = True
+                self._handler_returned = connection.has_no_handler = True
                 websocket.nursery.refuse_tasks()
                 if _is_cancelled_from_outside(nursery):
                     # The heartbeat may be told only after us.
