@@ -382,11 +382,15 @@ async def test_after_a_loss_nobody_waits_for_a_pong_or_an_answer_while_messages_
     """The stream is still read, for the handler's sake; what was sent on it gets no answer."""
     seen: list[Any] = []
 
+    async def push(ws: Websocket) -> None:
+        while True:
+            await ws.send("x" * 1000)
+
     async def handler(ws: Websocket) -> None:
         waiter = await ws.ping()
         await trio.sleep(1)  # the inbox is full, and the peer has gone
         with pytest.raises(SendFailed):
-            await ws.send("x")
+            await push(ws)
         with pytest.raises(WebsocketClosed):
             await waiter
         await ws.close()
