@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 from wsproto import events
 
+from tests.app.conftest import HANDSHAKE
+from tests.ws.conftest import Bench
+from trioweb import TrioWeb, Websocket
 from trioweb.errors import ProtocolError, WebsocketClosed
 from trioweb.ws.encoding import CLOSE, PING, TEXT, encode_frame
-
-if TYPE_CHECKING:
-    from tests.ws.conftest import Bench
-    from trioweb.ws import Websocket
 
 MASK = b"\x01\x02\x03\x04"
 BROKEN = b"\xff\xff\xff\xff"
@@ -160,3 +157,47 @@ async def test_early_frames_are_no_different_from_others(bench: Bench) -> None:
             assert seen == ["Pong", "CloseConnection"]
             await ended.wait()
         assert got == ["one", "two", "three", "4000"]
+
+
+FLOOD = frame(PING) * 3000 + frame(TEXT, b"end")
+
+
+@pytest.mark.parametrize("when", ["with the request", "after accept"])
+async def test_what_is_behind_a_flood_is_found_without_another_read(when: str) -> None:
+    """A flood is looked through in steps, also when nothing comes any more."""
+    got: list[str | bytes] = []
+
+    async def handler(ws: Websocket) -> None:
+        got.append(await ws.recv())
+
+    early = FLOOD if when == "with the request" else b""
+    async with Bench("socket").connect(handler, early=early) as peer:
+        if when == "after accept":
+            await peer.stream.send_all(FLOOD)
+        with trio.fail_after(5):
+            assert (await peer.next_close())[0] == 1000
+    assert got == ["end"]
+
+
+async def test_a_client_that_talks_a_lot_and_leaves_before_accept_is_noticed() -> None:
+    """What it says is not read to its end, so the kernel is asked."""
+    app = TrioWeb(config={"WEBSOCKET_TIMEOUT": 60})
+    entered, cancelled = trio.Event(), trio.Event()
+
+    @app.websocket("/", accept="manual")
+    async def handler(ws: Websocket) -> None:
+        entered.set()
+        try:
+            await trio.sleep_forever()
+        finally:
+            cancelled.set()
+
+    async with trio.open_nursery() as nursery:
+        addresses = await nursery.start(app.serve, "127.0.0.1", 0)
+        stream = await trio.open_tcp_stream(*addresses[0][:2])
+        await stream.send_all(HANDSHAKE % b"/" + frame(PING) * 20_000)
+        await entered.wait()
+        await stream.aclose()
+        with trio.fail_after(10):
+            await cancelled.wait()
+        nursery.cancel_scope.cancel()

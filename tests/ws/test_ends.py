@@ -10,7 +10,8 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 from wsproto import events
 
-from trioweb import wait_any
+from tests.app.conftest import HANDSHAKE
+from trioweb import TrioWeb, wait_any
 from trioweb.errors import ProtocolError, SendFailed, WebsocketClosed, WebSocketException
 
 if TYPE_CHECKING:
@@ -448,3 +449,29 @@ async def test_accept_is_too_late_when_the_handler_has_returned(memory: Bench) -
 
     async with memory.connect(handler, auto=False, finish=finish) as peer:
         assert peer.head.startswith(b"HTTP/1.1 500")
+
+
+async def test_a_write_that_breaks_while_we_close_leaves_closing_its_deadline(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """On a stream whose halves break apart, and with a handler that may run for ever."""
+    app = TrioWeb(config={"WEBSOCKET_DISCONNECT_GRACE": None, "WEBSOCKET_PING_INTERVAL": None})
+    closed: list[float] = []
+
+    @app.websocket("/")
+    async def handler(ws: Websocket) -> None:
+        await trio.sleep(1)
+        await ws.close(4000)
+        await ws.wait_closed()
+        closed.append(trio.current_time())
+
+    ours, theirs = trio.testing.memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(app.serve_stream, ours)
+        await theirs.send_all(HANDSHAKE % b"/")
+        assert (await theirs.receive_some(4096)).startswith(b"HTTP/1.1 101")
+        theirs.receive_stream.close()
+        await trio.sleep(100)
+        nursery.cancel_scope.cancel()
+    assert closed
+    assert closed[0] <= 1 + 10

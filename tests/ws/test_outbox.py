@@ -520,3 +520,39 @@ async def test_nothing_within_ones_own_fragments_waits_for_their_end(
         assert await peer.next_message() == "a" + "b" * 30_000 + "c"
         assert await peer.next_message() == "held".ljust(SIZE, ".")
         assert await peer.next_close() == (1000, "")
+
+
+async def test_a_message_of_a_key_is_not_dropped_to_make_room_for_its_successor(
+    memory: Bench, stage: Stage
+) -> None:
+    """The oldest of the others is, and the successor takes its place."""
+    async with memory.connect(stage.handler, send_queue_bytes=BOUND) as peer:
+        await wait_all_tasks_blocked()
+        for number in range(5):
+            stage.offer(f"fills {number}")
+        await wait_all_tasks_blocked()
+        stage.connection.offer(PreparedMessage("k".ljust(100, ".")), key="k", drop_oldest=True)
+        for number in range(9):
+            assert stage.offer(f"plain {number}", drop_oldest=True)
+        assert stage.connection.outbox.dropped == 0
+        assert stage.offer("key", key="k", drop_oldest=True)
+        assert (stage.connection.outbox.dropped, stage.connection.outbox.replaced) == (1, 1)
+        got = await read_all(peer)
+        assert got[5:] == ["key", *(f"plain {number}" for number in range(1, 9))]
+
+
+async def test_a_broadcast_that_finds_the_stream_broken_is_not_counted(memory: Bench) -> None:
+    stage = Stage()
+
+    async def handler(ws: Websocket) -> None:
+        stage.connection = ws._connection
+        await trio.sleep_forever()
+
+    async with memory.connect(handler, max_queue=1) as peer:
+        await peer.send("fills", "the inbox")  # so that the loss is not read
+        await wait_all_tasks_blocked()
+        await peer.stream.aclose()
+        assert stage.connection.open
+        assert not stage.offer("lost")
+        assert stage.connection.messages_sent == 0
+        assert not stage.connection.open

@@ -104,29 +104,31 @@ class Receiver:
 
     async def _read(self) -> None:
         stream, budget, connection = self._stream, self._budget, self._connection
+        decoder, inbox = self._decoder, connection.inbox
         while True:
-            try:
-                size = READ_SIZE if connection.accepted else EARLY_SIZE - len(self._early)
-                data = await stream.receive_some(size)
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                data = b""
-            if not data:
-                connection.exhausted()
-                return
-            frames = self._received(data)
-            while self._decoder.has_more and connection.close_info is None:
+            while not decoder.has_more and (inbox.is_full or len(self._early) >= EARLY_SIZE):
+                await self._wait_for_room()
+            while inbox.discard_some():
                 await trio.lowlevel.checkpoint()
-                frames += self._received(b"")
-            if self._decoder.failure is not None:
+            data = b""
+            if decoder.has_more:
+                await trio.lowlevel.checkpoint()
+            else:
+                size = READ_SIZE if connection.accepted else EARLY_SIZE - len(self._early)
+                try:
+                    data = await stream.receive_some(size)
+                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                    pass
+                if not data:
+                    connection.exhausted()
+                    return
+            frames = self._received(data)
+            if decoder.failure is not None:
                 await self._answer_failure()
                 return
             if connection.close_info is not None:
                 return
-            while connection.inbox.is_full or len(self._early) >= EARLY_SIZE:
-                await self._wait_for_room()
-            while connection.inbox.discard_some():
-                await trio.lowlevel.checkpoint()
-            # A read may be ten thousand frames.
+            # A read may be thousands of frames.
             if budget.is_spent(len(data) + frames * BYTES_PER_FRAME):
                 await trio.lowlevel.checkpoint()
 
@@ -225,8 +227,8 @@ class Receiver:
             early, self._early = bytes(self._early), bytearray()
             self.bytes_received -= len(early)
             self._received(early)
-            while self._decoder.has_more:
-                self._received(b"")
+            while self._decoder.has_more and self._parked is None:
+                self._received(b"")  # otherwise it is the task's, which is woken below
             if self._decoder.failure is not None:
                 self._has_early_failure = True
                 self.stop_reading()
