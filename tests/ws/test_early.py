@@ -170,10 +170,12 @@ async def test_what_is_behind_a_flood_is_found_without_another_read(when: str, p
     got: list[str | bytes] = []
 
     async def handler(ws: Websocket) -> None:
+        await wait_all_tasks_blocked()  # the receive task waits for more by now
+        await ws.accept()
         got.append(await ws.recv())
 
     early = flood if when == "with the request" else b""
-    async with Bench("socket").connect(handler, early=early) as peer:
+    async with Bench("socket").connect(handler, auto=False, early=early) as peer:
         if when == "after accept":
             await peer.stream.send_all(flood)
         with trio.fail_after(5):
