@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from trioweb.app.middleware import run_until_answered
-from trioweb.errors import HTTPException, ServiceUnavailable, WebsocketClosed
+from trioweb.errors import HTTPException, ServiceUnavailable
 from trioweb.http.response import Response, error_response, to_response
 from trioweb.types import UNSET
+from trioweb.ws.nursery import is_end_of
 from trioweb.ws.options import ConnectionOptions
 from trioweb.ws.serve import check_opening, serve_websocket
 
@@ -213,7 +214,7 @@ class Dispatch:
         if ws.accepted:
             await self._failures.observe(request, error, ws)
             return None
-        if isinstance(error, WebsocketClosed) and error.websocket is ws:
+        if is_end_of(ws, error):
             return None  # denied, or the client has left: the connection knows the answer, if any
         return await self._failures.respond(request, error)
 

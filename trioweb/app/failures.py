@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from trioweb.app.middleware import call
 from trioweb.errors import ConfigError, HTTPException, WebsocketClosed, WebSocketException
 from trioweb.http.response import Response, error_response, html, json, to_response
-from trioweb.ws.wait_any import as_leaf
+from trioweb.ws.groups import as_leaf
+from trioweb.ws.nursery import is_end_of
 
 if TYPE_CHECKING:
     from trioweb.http.request import Request
@@ -75,8 +76,7 @@ class Failures:
         if found is None:
             return
         kind, handler = found
-        is_own_end = isinstance(error, WebsocketClosed) and error.websocket is websocket
-        if is_own_end and not issubclass(kind, WebsocketClosed):
+        if is_end_of(websocket, error) and not issubclass(kind, WebsocketClosed):
             return
         try:
             await call(handler, request, error)

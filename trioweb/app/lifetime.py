@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, TypeVarTuple, cast
 
 import trio
 
+from trioweb.ws.groups import first_failure
 from trioweb.ws.nursery import start_task
 
 if TYPE_CHECKING:
@@ -157,7 +158,7 @@ async def open_lifetime(
     except BaseExceptionGroup as group:
         # Only what must go through comes this way: KeyboardInterrupt in a task, and Cancelled,
         # which says less than what the block has raised.
-        leaf = _first_leaf(group)
+        leaf = first_failure(group)
         if error is None or not isinstance(leaf, trio.Cancelled):
             raise leaf from None
     if error is not None:
@@ -175,15 +176,3 @@ def _enter(app: object, lifespan: Lifespan | None) -> AbstractAsyncContextManage
         # Starlette takes a bare async generator function as well.
         return cast("AbstractAsyncContextManager[object]", asynccontextmanager(lifespan)(app))
     return lifespan(app)
-
-
-def _first_leaf(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    leaves: list[BaseException] = []
-    pending: list[BaseException] = [group]
-    while pending:
-        one = pending.pop(0)
-        if isinstance(one, BaseExceptionGroup):
-            pending = [*one.exceptions, *pending]
-        else:
-            leaves.append(one)
-    return next((leaf for leaf in leaves if not isinstance(leaf, trio.Cancelled)), leaves[0])

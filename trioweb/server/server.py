@@ -16,6 +16,7 @@ import trio
 
 from trioweb.net.listen import accept_loop
 from trioweb.server.session import Session
+from trioweb.ws.groups import first_failure, leaves
 
 if TYPE_CHECKING:
     import socket
@@ -145,19 +146,12 @@ class Server:
 
 
 def _pick(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The one exception that stands for a group: the first error, else the cancellation.
+    """The one exception that stands for a group; the others are logged.
 
-    Other errors are logged; sessions are guarded, so there hardly are any.
+    Sessions are guarded, so there hardly are any.
     """
-    leaves = _leaves(group)
-    errors = [leaf for leaf in leaves if not isinstance(leaf, trio.Cancelled)]
-    for other in errors[1:]:
-        logger.error("another error while the server stopped", exc_info=other)
-    return errors[0] if errors else leaves[0]
-
-
-def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
-    found: list[BaseException] = []
-    for error in group.exceptions:
-        found.extend(_leaves(error) if isinstance(error, BaseExceptionGroup) else [error])
-    return found
+    picked = first_failure(group)
+    for other in leaves(group):
+        if other is not picked and not isinstance(other, trio.Cancelled):
+            logger.error("another error while the server stopped", exc_info=other)
+    return picked

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
 
 from trioweb.errors import WebsocketClosed
-from trioweb.ws.wait_any import leaves, without_cancelled
+from trioweb.ws.groups import leaves, without_cancelled
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

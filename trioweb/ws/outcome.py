@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from trioweb.errors import HTTPException, WebsocketClosed, WebSocketException
 from trioweb.ws.close import is_wire_code
 from trioweb.ws.ending import CUT_SHORT
+from trioweb.ws.groups import as_leaf, leaves
 from trioweb.ws.nursery import is_end_of
-from trioweb.ws.wait_any import as_leaf, leaves
 
 if TYPE_CHECKING:
     from trioweb.ws.connection import Connection

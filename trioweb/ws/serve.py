@@ -33,9 +33,9 @@ from trioweb.ws import handshake
 from trioweb.ws.close import CloseInfo
 from trioweb.ws.connection import Connection
 from trioweb.ws.extensions import negotiate
+from trioweb.ws.groups import without_cancelled
 from trioweb.ws.nursery import ConnectionNursery
 from trioweb.ws.outcome import Outcome
-from trioweb.ws.wait_any import without_cancelled
 from trioweb.ws.websocket import Websocket
 
 if TYPE_CHECKING:

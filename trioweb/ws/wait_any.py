@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from trioweb.ws.groups import leaves, without_cancelled
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
@@ -54,27 +56,3 @@ async def wait_any(*functions: Callable[[], Awaitable[object]]) -> None:
             raise leaves(group)[0] from None
     if first:
         raise first[0]
-
-
-def leaves(error: BaseException) -> list[BaseException]:
-    """The exceptions in a group and its subgroups; of any other exception, itself."""
-    if not isinstance(error, BaseExceptionGroup):
-        return [error]
-    return [leaf for inner in error.exceptions for leaf in leaves(inner)]
-
-
-def as_leaf(error: BaseException) -> BaseException:
-    """The one exception that is in a group; any other exception itself, a group of several too."""
-    found = leaves(error)
-    return found[0] if len(found) == 1 else error
-
-
-def without_cancelled(raised: BaseException) -> BaseException | None:
-    """What is left of an exception when every ``trio.Cancelled`` in it is taken out."""
-    if isinstance(raised, trio.Cancelled):
-        return None
-    if isinstance(raised, BaseExceptionGroup):
-        cancelled, rest = raised.split(trio.Cancelled)
-        # Untouched groups stay the very object that the user raised.
-        return raised if cancelled is None else rest
-    return raised
