@@ -75,6 +75,27 @@ async def test_a_loop_over_large_messages_that_are_there_lets_others_run(
     assert 1 <= progress.largest <= 2  # tasks have their turns in any order
 
 
+async def test_a_loop_of_bursts_lets_others_run(memory: Bench) -> None:
+    """Each message of a burst counts, small as it is."""
+    memory.buffer = READ
+    taken = 0
+    progress = Progress(lambda: taken)
+
+    async def handler(ws: Websocket) -> None:
+        nonlocal taken
+        await wait_all_tasks_blocked(0.01)
+        assert ws._connection.inbox._decoder.waiting == 1000
+        ws.nursery.start_soon(progress.loop)
+        await trio.lowlevel.checkpoint()
+        while taken < 1000:
+            taken += len(await ws.recv_burst(100))
+
+    async with memory.connect(handler) as peer:
+        await peer.stream.send_all(encode_frame(BINARY, b"x", mask=MASK) * 1000)
+        assert (await peer.next_close())[0] == 1000
+    assert 100 <= progress.largest <= 200
+
+
 @pytest.mark.parametrize(
     ("size", "reads"),
     # Of small ones a read brings thousands.

@@ -276,6 +276,8 @@ class Connection(Ending):
                 break
             messages.append(message)
             size += len(message)
+        # Each was an operation; what others are owed they get before the next burst.
+        self._budget.charge(len(messages) * BYTES_PER_OPERATION)
         return messages
 
     async def recv_part(self, parts: MessageParts) -> Part:

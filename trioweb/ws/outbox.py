@@ -262,7 +262,7 @@ class Outbox:
             self._took_in_hand(len(frame) - len(replaced))
 
     def put_control(self, frame: bytes) -> None:
-        """Send a ping before what is queued; dropped once Close is queued."""
+        """Send a ping, or a pong that answers none, before what is queued; not behind Close."""
         if self._closing is not None or self.is_broken:
             return
         if self._idle:

@@ -200,7 +200,6 @@ class _WebsocketSession:
         self._started_at = trio.current_time()
         self._handler_scope = trio.CancelScope()
         self.denial_is_finished = False
-        self._handler_returned = False
         self._context = contextvars.copy_context()
         self._tasks: trio.Nursery | None = None
         self.connection = Connection(
@@ -264,7 +263,7 @@ class _WebsocketSession:
                     self._handler_scope = trio.CancelScope(deadline=deadline)
                     returned = await self._call(partial(failed, websocket, error), nursery)
             finally:
-                self._handler_returned = connection.has_no_handler = True
+                connection.has_no_handler = True
                 websocket.nursery.refuse_tasks()
                 if _is_cancelled_from_outside(nursery):
                     # The heartbeat may be told only after us.
@@ -303,7 +302,7 @@ class _WebsocketSession:
         self._context.copy().run(partial(self._tasks.start_soon, self.connection.send_loop))
 
     def _cancel_handler(self, reason: str) -> None:
-        if self._handler_returned:
+        if self.connection.has_no_handler:
             return
         if not self._handler_scope.cancel_called and self.connection.accepted:
             logger.info(
@@ -316,7 +315,7 @@ class _WebsocketSession:
 
     def _crashed(self, error: BaseException) -> None:
         """The handler, or a task of ws.nursery, has raised."""
-        if self._outcome.take(error, is_late=self._handler_returned):
+        if self._outcome.take(error, is_late=self.connection.has_no_handler):
             # Its type only: what repr() of it says, or raises, is the user's.
             kind = type(error).__name__
             self._handler_scope.cancel(reason=f"it failed, or a task of ws.nursery: {kind}")
