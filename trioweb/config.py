@@ -24,7 +24,7 @@ from trioweb.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from trioweb.types import Compression, RateLimit
+    from trioweb.types import Compression, RateLimit, SlowPolicy
 
 ENV_PREFIX: Final = "TRIOWEB_"
 
@@ -79,6 +79,10 @@ def _is_rate_limit(value: object) -> bool:
         and _is_seconds(value[1])
         and math.isfinite(value[1])
     )
+
+
+def _is_slow_policy(value: object) -> bool:
+    return isinstance(value, str) and value in ("disconnect", "drop_oldest")
 
 
 def _is_origins(value: object) -> bool:
@@ -143,6 +147,7 @@ _BYTES = "a number of bytes, an int >= 0"
 _COUNT = "a count, an int >= 1"
 _COUNT_OR_NONE = "a count, an int >= 1, or None for no limit"
 _COMPRESSION = 'None, "deflate" or "deflate-context"'
+_SLOW_POLICY = '"disconnect" or "drop_oldest"'
 _RATE_LIMIT = "(messages, seconds), an int >= 1 and a number > 0, or None for no limit"
 _ORIGINS = '"same-origin", "*" or a list of origins such as ["https://example.org"]'
 
@@ -161,7 +166,7 @@ KEYS: Final[Mapping[str, Key]] = {
     "WEBSOCKET_MAX_CONNECTIONS": Key(None, _is_count_or_none, _COUNT_OR_NONE),
     "WEBSOCKET_MAX_CONNECTIONS_PER_IP": Key(None, _is_count_or_none, _COUNT_OR_NONE),
     "WEBSOCKET_RATE_LIMIT": Key(None, _is_rate_limit, _RATE_LIMIT, _parse_rate_limit),
-    "ROOM_SLOW_POLICY": _off("disconnect"),
+    "ROOM_SLOW_POLICY": Key("disconnect", _is_slow_policy, _SLOW_POLICY, str),
     "REQUEST_TIMEOUT": Key(60.0, _is_seconds, _SECONDS),
     "RESPONSE_TIMEOUT": Key(60.0, _is_seconds, _SECONDS),
     "KEEP_ALIVE_TIMEOUT": Key(120.0, _is_seconds, _SECONDS),
@@ -243,7 +248,7 @@ class Config(MutableMapping[str, Any]):
     WEBSOCKET_MAX_CONNECTIONS: int | None
     WEBSOCKET_MAX_CONNECTIONS_PER_IP: int | None
     WEBSOCKET_RATE_LIMIT: RateLimit | None
-    ROOM_SLOW_POLICY: str
+    ROOM_SLOW_POLICY: SlowPolicy
     REQUEST_TIMEOUT: float
     RESPONSE_TIMEOUT: float
     KEEP_ALIVE_TIMEOUT: float

@@ -18,6 +18,9 @@ Origins: TypeAlias = str | Sequence[str]
 Compression: TypeAlias = Literal["deflate", "deflate-context"]
 """permessage-deflate with each message on its own, or with a context from message to message."""
 
+SlowPolicy: TypeAlias = Literal["disconnect", "drop_oldest"]
+"""What becomes of a room's member that is too slow, or of the messages that wait for it."""
+
 RateLimit: TypeAlias = tuple[int, float]
 """How many messages may come in how many seconds."""
 
