@@ -151,7 +151,7 @@ class PingTimeout(_FixedCode):
 
 
 class SlowConsumer(_FixedCode):
-    """The peer took nothing of what waits for it for WEBSOCKET_STALL_TIMEOUT (1013)."""
+    """The peer took nothing for WEBSOCKET_STALL_TIMEOUT, or is too far behind a room (1013)."""
 
     default_code = 1013
 

@@ -20,6 +20,7 @@ from trioweb.http import Headers, Request, Response
 from trioweb.net.stream import SocketStream, StreamAdapter
 from trioweb.testing import link_pair
 from trioweb.ws import ConnectionOptions, Websocket
+from trioweb.ws.fanout import Fanout
 from trioweb.ws.serve import check_opening, serve_websocket
 
 if TYPE_CHECKING:
@@ -204,6 +205,7 @@ class Bench:
                             compression=options.get("compression"),
                         ),
                         handler_name="handler",
+                        fanout=Fanout(),
                         auto_accept=auto,
                         body=body,
                         failed=failed,

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from trioweb.config import Config
     from trioweb.http.request import Request
     from trioweb.net import ByteStream
+    from trioweb.rooms import Rooms
     from trioweb.routing import Match, Route, Router
     from trioweb.types import Handler
     from trioweb.ws.caps import ConnectionCaps
@@ -41,11 +42,13 @@ class Dispatch:
 
     config: Config
     limiter: Any
+    rooms: Rooms
     router: Router
     _caps: ConnectionCaps
     _middleware: Middleware
     _failures: Failures
     _guards: tuple[Handler, ...]
+    _websockets: set[Websocket]
 
     async def handle(self, request: Request) -> Response:
         """Answer a request of plain HTTP; every Exception becomes an answer.
@@ -92,6 +95,7 @@ class Dispatch:
                 opening=opening,
                 options=options,
                 handler_name=route.name,
+                fanout=self.rooms.fanout,
                 auto_accept=route.accept != "manual",
                 body=partial(self._websocket_body, request, route),
                 failed=partial(self._websocket_failed, request),
@@ -188,10 +192,14 @@ class Dispatch:
         args, kwargs = binding.arguments(request, ws)
         if route.accept != "manual":
             await ws.accept()
-        result = route.handler(*args, **kwargs)
-        if not inspect.isawaitable(result):
-            raise TypeError(f"WebSocket handler {route.name!r} must be an async function")
-        result = await result
+        self._websockets.add(ws)
+        try:
+            result = route.handler(*args, **kwargs)
+            if not inspect.isawaitable(result):
+                raise TypeError(f"WebSocket handler {route.name!r} must be an async function")
+            result = await result
+        finally:
+            self._websockets.discard(ws)
         if result is None:
             return None
         if ws.accepted:

@@ -40,11 +40,13 @@ if TYPE_CHECKING:
     from trioweb.net.stream import ByteStream
     from trioweb.ws.deflate import DeflateStream
     from trioweb.ws.extensions import Agreement
+    from trioweb.ws.fanout import Fanout
     from trioweb.ws.fragments import MessageParts
     from trioweb.ws.messages import Part
     from trioweb.ws.options import ConnectionOptions
     from trioweb.ws.outbox import LazyFrame
     from trioweb.ws.prepared import PreparedMessage
+    from trioweb.ws.queue import Marker
 
 logger = logging.getLogger("trioweb")
 
@@ -60,6 +62,7 @@ class Connection(Ending):
         options: limits and deadlines.
         compression: what was negotiated.
         name: the handler's, for logs.
+        fanout: of the application's broadcasts.
         start_sender: starts the send task in the connection's nursery.
         cancel_handler: cancels the handler, with a reason.
     """
@@ -70,14 +73,17 @@ class Connection(Ending):
         options: ConnectionOptions,
         compression: Agreement | None,
         name: str,
+        fanout: Fanout,
         start_sender: Callable[[], None],
         cancel_handler: Callable[[str], None],
     ) -> None:
         super().__init__(stream, options, name, cancel_handler)
+        self.fanout = fanout
         self.heartbeat = Heartbeat(self)
         self.outbox = Outbox(
             stream,
             options.send_queue_bytes,
+            fanout,
             start_sender,
             self.send_side_lost,
             self.heartbeat.backlog_began,
@@ -163,9 +169,14 @@ class Connection(Ending):
         return encode_frame(opcode, payload)
 
     def offer(
-        self, message: PreparedMessage, *, key: Hashable = None, drop_oldest: bool = False
+        self,
+        message: PreparedMessage,
+        *,
+        key: Hashable = None,
+        drop_oldest: bool = False,
+        now: float | None = None,
     ) -> bool:
-        """Queue a broadcast, which may be dropped again; never waits.
+        """Write or queue a broadcast, which may be dropped again while it is queued; never waits.
 
         Args:
             message: encoded once for all.
@@ -173,21 +184,30 @@ class Connection(Ending):
             drop_oldest: over the bound drop the oldest that was offered. Otherwise a peer that is
                 at four times the bound is disconnected (``SlowConsumer``); one that is slower than
                 it seems is found by its progress.
+            now: the time, if it is known.
 
         Returns:
             Whether it was queued or written; not if the connection is closing.
         """
         if not self.open:
             return False
-        frame = message.frame_for(self._deflater)
-        if self.outbox.offer(frame, key=key, drop_oldest=drop_oldest):
-            if self.outbox.is_broken:
+        deflater = self._deflater
+        frame = message.plain if deflater is None else message.frame_for(deflater)
+        outbox = self.outbox
+        if outbox.offer(frame, key=key, drop_oldest=drop_oldest, now=now):
+            if outbox.is_broken:
                 return False
             self.messages_admitted += 1
             return True
         if not drop_oldest:
-            self.close_for(SlowConsumer(f"{self.outbox.waiting} bytes are waiting to be sent"))
+            self.close_for(SlowConsumer(f"{outbox.waiting} bytes are waiting to be sent"))
         return False
+
+    def mark(self) -> Marker:
+        """Mark the end of what is queued so far, and of what a fragmented message holds back."""
+        outbox = self.outbox
+        # The task whose turn it is can't wait for what waits for its end.
+        return outbox.put_marker(behind_turn=not outbox.is_turn_of_this_task)
 
     # Fragmented messages, of ``trioweb.ws.fragments``
 
@@ -323,11 +343,9 @@ class Connection(Ending):
         """Wait until what is queued is with the operating system."""
         self.check_accepted()
         await self.checkpoint()
-        outbox = self.outbox
-        # The task whose turn it is can't wait for what waits for its end.
-        marker = outbox.put_marker(behind_turn=not outbox.is_turn_of_this_task)
+        marker = self.mark()
         await marker.reached.wait()
-        if marker.is_dropped or outbox.is_broken:
+        if marker.is_dropped or self.outbox.is_broken:
             raise self._send_error()
 
     # Before accept
@@ -335,7 +353,7 @@ class Connection(Ending):
     def accept(self, response: Response) -> None:
         """Write the 101 and become a WebSocket; never waits."""
         head = encode_head(response)  # which may refuse a header
-        self.accepted = True
+        self.accepted = self.open = True
         self.outbox.put(head)
         self.receiver.start()
         self.heartbeat.received_at = trio.current_time()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from trioweb.errors import SendFailed, WebsocketClosed, WebSocketException
+from trioweb.errors import SendFailed, SlowConsumer, WebsocketClosed, WebSocketException
 from trioweb.ws.close import ABNORMAL, CloseCode, CloseInfo
 from trioweb.ws.encoding import encode_close
 
@@ -77,6 +77,7 @@ class Ending:
         self.websocket: object = None  # what errors name; set by Websocket
         # Before accept.
         self.accepted = False
+        self.open = False  # whether messages can be sent
         self.client_left = False
         self.denial: Response | None = None
         self.open_deadline = trio.current_time() + options.timeout
@@ -92,20 +93,10 @@ class Ending:
         self.grace_deadline = math.inf
         self._sent_close: tuple[int, str] | None = None
         self._is_lost = False
+        # Called once, in the step in which nothing can be sent any more; never to raise.
+        self.on_shut: set[Callable[[], None]] = set()
 
     # State
-
-    @property
-    def open(self) -> bool:
-        """Whether messages can be sent."""
-        # Without is_undecided, since this is asked for each message.
-        return (
-            self.accepted
-            and self._sent_close is None
-            and self.close_info is None
-            and not self._is_lost
-            and not self.is_cut_short
-        )
 
     @property
     def is_undecided(self) -> bool:
@@ -160,12 +151,19 @@ class Ending:
             return CUT_SHORT
         return self._sent_close or (ABNORMAL, "")
 
+    def _shut(self) -> None:
+        """Take nothing more from the application."""
+        self.open = False
+        while self.on_shut:
+            self.on_shut.pop()()
+
     # What is found out
 
     def found_close(self, code: int, reason: str) -> None:
         """The peer's Close has come: answer ours with it, or its with ours."""
         if self.close_info is not None:
             return
+        self._shut()
         if self._sent_close is not None:
             self.close_info = CloseInfo(*self._sent_close, "us", True)
             self.outbox.drop_queue()
@@ -187,6 +185,7 @@ class Ending:
 
     def _lose(self) -> None:
         self._is_lost = True
+        self._shut()
         if self.close_info is None:
             code, reason = self._sent_close or (ABNORMAL, "")
             self.close_info = CloseInfo(
@@ -219,6 +218,7 @@ class Ending:
         if self._is_lost:
             return
         self._is_lost = True
+        self._shut()
         self.outbox.fail(self._send_error)
         # No pong and no answer to a Close of ours will come, whatever is still to be read.
         self.heartbeat.release_pings(self._send_error)
@@ -256,6 +256,7 @@ class Ending:
         if not self.is_undecided:
             return
         self._sent_close = (code, reason)
+        self._shut()
         self.receiver.end_within(self.options.timeout)
         self.inbox.seal()
         self.outbox.put_close(encode_close(code, reason), self.closed_error, drop=drop)
@@ -264,7 +265,9 @@ class Ending:
         """Close because of what the peer does: Close right after the frame in progress."""
         if not self.is_undecided:
             return
-        logger.info("%s: closed %s with %s", self.name, self.stream.peer, failure)
+        # Who is too slow for us is refused; all else is the peer's own doing.
+        level = logging.WARNING if isinstance(failure, SlowConsumer) else logging.INFO
+        logger.log(level, "%s: closed %s with %s", self.name, self.stream.peer, failure)
         self.failure = failure
         self.begin_close(failure.code, failure.reason, drop=True)
 
@@ -276,6 +279,7 @@ class Ending:
         """
         if self.open:
             self.is_cut_short = True
+            self._shut()
             self.heartbeat.rearm()
 
     def close_cut_short(self) -> None:

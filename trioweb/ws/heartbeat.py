@@ -211,7 +211,10 @@ class Heartbeat:
             return
         if connection.outbox.size and now >= connection.outbox.progress_at + options.stall_timeout:
             connection.close_for(
-                SlowConsumer(f"nothing of what waits was taken for {options.stall_timeout:g} s")
+                SlowConsumer(
+                    f"nothing was taken for {options.stall_timeout:g} s of the "
+                    f"{connection.outbox.waiting} bytes that are waiting to be sent"
+                )
             )
             return
         if connection.inbox.is_paused:

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from trioweb.config import Config
-    from trioweb.types import Compression, RateLimit
+    from trioweb.types import Compression, RateLimit, SlowPolicy
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionOptions:
     """Limits and deadlines of a connection; seconds and bytes, None is off.
 
+    ``slow_policy`` is what happens to a member of a room that is too slow.
     ``rate_limit`` is messages and the seconds in which they may come; ``stream`` is the route's
     alone: messages are taken by ``recv_streaming`` only.
     """
@@ -29,6 +30,7 @@ class ConnectionOptions:
     compression: Compression | None
     compression_threshold: int
     rate_limit: RateLimit | None
+    slow_policy: SlowPolicy
     stream: bool = False
 
     @classmethod
@@ -48,6 +50,7 @@ class ConnectionOptions:
             compression=config.WEBSOCKET_COMPRESSION,
             compression_threshold=config.WEBSOCKET_COMPRESSION_THRESHOLD,
             rate_limit=config.WEBSOCKET_RATE_LIMIT,
+            slow_policy=config.ROOM_SLOW_POLICY,
             stream=stream,
         )
         return replace(options, **overrides) if overrides else options  # type: ignore[arg-type]

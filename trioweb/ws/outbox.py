@@ -1,15 +1,10 @@
-"""The way out: whole frames, one writer, bounded in bytes, senders admitted in order.
+"""The way out: whole frames, bounded in bytes, senders admitted in order.
 
-Theory of operation. A frame that finds the outbox idle is written to the stream at once; what the
-stream does not take stays as ``_partial``, and from then on only the send task writes, until all
-is out. So two frames never mix. The send task writes, in this order: the rest of a frame that was
-begun, control frames, data frames (small ones joined into one system call), then Close.
-
-A frame is *admitted* when it is written or queued, always whole. There are two ways in. Senders
-wait in line while the queue is at its bound; the task that waits is rescheduled by the one that
-admits its frame, so a cancellation comes either before admission (nothing is sent) or not at all.
-A broadcaster waits for nobody: what it *offers* may be dropped again while it is queued, which
-what was sent never is.
+Theory of operation. A frame is *admitted* when it is written or queued, always whole; ``writer``
+tells how it is written. There are two ways in. Senders wait in line while the queue is at its
+bound; the task that waits is rescheduled by the one that admits its frame, so a cancellation comes
+either before admission (nothing is sent) or not at all. A broadcaster waits for nobody: what it
+*offers* may be dropped again while it is queued, which what was sent never is.
 
 A fragmented message *takes a turn*: until its end only its own frames are admitted, and what is
 offered is held back.
@@ -23,29 +18,31 @@ from typing import TYPE_CHECKING
 import outcome
 import trio
 
+from trioweb.ws.fanout import BYTES_PER_WRITE
 from trioweb.ws.queue import FrameQueue, Marker
+from trioweb.ws.writer import FrameWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
     from typing import TypeAlias
 
     from trioweb.net.stream import ByteStream
+    from trioweb.ws.fanout import Fanout
 
     # A frame, or what makes it when it is admitted: one that depends on those before it.
     LazyFrame: TypeAlias = bytes | Callable[[], bytes]
 
-# One write: what a read takes at most as well. Joining more than this saves no system call.
-WRITE_SIZE = 65536
 # A member that is this many times over the bound is not slow but stuck.
 REFUSED_ABOVE = 4
 
 
-class Outbox:
-    """Queues frames and writes them to a stream.
+class Outbox(FrameWriter):
+    """Admits frames, which its other half writes.
 
     Args:
         stream: written by this object alone.
         bound: bytes that may wait; at most this and one message.
+        fanout: of broadcasts.
         start_sender: starts ``send_loop`` in a task; called once, when it is first needed.
         lost: told once when the stream is found broken.
         backlog_began: told the time when the queue begins to wait for the peer.
@@ -61,44 +58,21 @@ class Outbox:
         self,
         stream: ByteStream,
         bound: int,
+        fanout: Fanout,
         start_sender: Callable[[], None],
         lost: Callable[[], None],
         backlog_began: Callable[[float], None],
     ) -> None:
-        self._stream = stream
+        super().__init__(stream, fanout, start_sender, lost, backlog_began)
         self._bound = max(bound, 1)  # one message always
-        self._start_sender: Callable[[], None] | None = start_sender
-        self._lost = lost
-        self._backlog_began = backlog_began
-        self._queue = FrameQueue()
         self._held = FrameQueue()  # until the fragmented message has ended
-        self._in_hand = 0  # bytes that are not in the queue any more, or were never, but not out
-        self._control: list[bytes] = []
-        self._pong: bytes | None = None
         # Who waits for the admission of a frame, or for a turn (None); they leave from anywhere.
         self._line: OrderedDict[trio.lowlevel.Task, LazyFrame | None] = OrderedDict()
         self._turn_of: trio.lowlevel.Task | None = None
         self._turn_line: OrderedDict[trio.lowlevel.Task, LazyFrame | None] = OrderedDict()
-        self._partial: memoryview | None = None
-        self._parked: trio.lowlevel.Task | None = None
-        self._closing: bytes | None = None
-        self._is_writing_data = False
-        self._idle = True
         self.dropped = 0
         self.replaced = 0
         self.unsent = 0
-        self.bytes_sent = 0
-        self.is_broken = False
-        self.close_written = trio.Event()
-        # When the stream last took something, or when the queue last began to wait for it.
-        self.progress_at = 0.0
-        # When it last took something of a data frame.
-        self.data_taken_at = 0.0
-
-    @property
-    def size(self) -> int:
-        """Bytes that wait for the stream."""
-        return self._queue.size + self._in_hand
 
     @property
     def waiting(self) -> int:
@@ -118,7 +92,7 @@ class Outbox:
             frame: whole, header included.
             gather: leave it to the send task, so that frames which follow at once share its write.
         """
-        if self._idle and not gather:
+        if self._is_idle and not gather:
             self._write_now(frame)
         else:
             self._queue.append(frame)
@@ -196,8 +170,15 @@ class Outbox:
 
     # Broadcasts
 
-    def offer(self, frame: bytes, *, key: Hashable = None, drop_oldest: bool = False) -> bool:
-        """Queue a message that may be dropped again; never waits.
+    def offer(
+        self,
+        frame: bytes,
+        *,
+        key: Hashable = None,
+        drop_oldest: bool = False,
+        now: float | None = None,
+    ) -> bool:
+        """Write or queue a message that may be dropped again while it is queued; never waits.
 
         Args:
             frame: whole; one that does not depend on those before it.
@@ -205,11 +186,17 @@ class Outbox:
             drop_oldest: over the bound, drop what was offered, the oldest first, until this one
                 fits; if there is no such, drop this one. Otherwise it is queued up to four times
                 the bound: whether a peer is too slow is told by its progress, not by its queue.
+            now: the time, if it is known.
 
         Returns:
             Whether the message was queued or written. Without ``drop_oldest``, False means that
             the peer is too far behind and is to be disconnected.
         """
+        fanout = self._fanout
+        if self._is_idle and self._turn_of is None and fanout.left > 0:
+            fanout.left -= 1 + len(frame) // BYTES_PER_WRITE
+            self._write_now(frame, now=now)
+            return True
         bound = self._bound if drop_oldest else REFUSED_ABOVE * self._bound
         # What is being written can't be dropped, and shall not keep the newest from its place.
         while drop_oldest and self._queued_beside(key) + len(frame) > bound:
@@ -221,14 +208,13 @@ class Outbox:
         if key is not None and (self._queue.replace(frame, key) or self._held.replace(frame, key)):
             self.replaced += 1
             self.unsent += 1
-            return True
-        if self._turn_of is not None:
+        elif self._turn_of is not None:
             self._held.offer(frame, key)
-        elif self._idle:
-            self._write_now(frame)
         else:
             self._queue.offer(frame, key)
-            self._queued(len(frame))
+            self._note_backlog(len(frame), now)
+            if self._is_idle:
+                self._leave_to_fanout()
         return True
 
     def _queued_beside(self, key: Hashable) -> int:
@@ -245,31 +231,7 @@ class Outbox:
             return True
         return False
 
-    # Control frames
-
-    def put_pong(self, frame: bytes) -> None:
-        """Send a pong before what is queued; the newest replaces one that still waits.
-
-        So a peer that pings and reads nothing costs no more than one frame (RFC 6455 §5.5.3).
-        """
-        if self._pong is None:
-            if self._idle:
-                self.put_control(frame)
-                return
-            self._pong = b""
-        if self._closing is None and not self.is_broken:
-            replaced, self._pong = self._pong, frame
-            self._took_in_hand(len(frame) - len(replaced))
-
-    def put_control(self, frame: bytes) -> None:
-        """Send a ping, or a pong that answers none, before what is queued; not behind Close."""
-        if self._closing is not None or self.is_broken:
-            return
-        if self._idle:
-            self._write_now(frame, is_data=False)
-        else:
-            self._control.append(frame)
-            self._took_in_hand(len(frame))
+    # Markers, and the end
 
     @property
     def is_over_bound(self) -> bool:
@@ -290,7 +252,7 @@ class Outbox:
         marker = Marker()
         if behind_turn and self._held:
             self._held.mark(marker)
-        elif self._idle or self.is_broken:
+        elif self._is_idle or self.is_broken:
             marker.reached.set()
         else:
             self._queue.mark(marker)
@@ -312,11 +274,13 @@ class Outbox:
         self._release_waiting(error)
         if self.is_broken:
             self.close_written.set()
-        elif self._idle:
+        elif self._is_idle:
             closing, self._closing = self._closing, b""
             self._write_now(closing, is_data=False)
-            if self._idle:
+            if self._is_idle:
                 self.close_written.set()
+        elif self._is_left_to_fanout:
+            self._wake()
         # Otherwise the send task writes it when the queue is empty.
 
     def fail(self, error: Callable[[], Exception]) -> None:
@@ -345,111 +309,6 @@ class Outbox:
             while line:
                 task, _ = line.popitem(last=False)
                 trio.lowlevel.reschedule(task, outcome.Error(error()))
-
-    def _took_in_hand(self, size: int) -> None:
-        self._in_hand += size
-        self._queued(size)
-
-    def _queued(self, size: int) -> None:
-        """So many bytes have just begun to wait."""
-        if self.size == size:
-            self.progress_at = now = trio.current_time()
-            self._backlog_began(now)
-        self._idle = False
-        self._wake()
-
-    def _write_now(self, frame: bytes, *, is_data: bool = True) -> None:
-        try:
-            taken = self._stream.try_send(frame)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            self.is_broken = True
-            self._lost()
-            return
-        self.bytes_sent += taken
-        if taken and is_data:
-            self.data_taken_at = trio.current_time()
-        if taken < len(frame):
-            self._partial = memoryview(frame)[taken:]
-            self._is_writing_data = is_data
-            self._took_in_hand(len(frame) - taken)
-
-    def _wake(self) -> None:
-        if self._start_sender is not None:
-            start, self._start_sender = self._start_sender, None
-            start()
-        elif self._parked is not None:
-            task, self._parked = self._parked, None
-            trio.lowlevel.reschedule(task)
-
-    async def send_loop(self) -> None:
-        """Write what is queued, then park until there is more; the body of the send task."""
-        while not self.is_broken:
-            chunk = self._next_chunk()
-            if chunk is None:
-                self._idle = True
-                await self._park()
-                continue
-            try:
-                await self._write(chunk)
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                self.is_broken = True
-                self._lost()
-
-    async def _park(self) -> None:
-        self._parked = trio.lowlevel.current_task()
-
-        def abort(_: object) -> trio.lowlevel.Abort:
-            self._parked = None
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        await trio.lowlevel.wait_task_rescheduled(abort)
-
-    def _next_chunk(self) -> memoryview | None:
-        if self._partial is not None:
-            chunk, self._partial = self._partial, None
-            return chunk
-        frames = self._take_controls() if self._control or self._pong is not None else []
-        self._is_writing_data = not frames
-        if not frames and self._queue:
-            size = self._queue.size
-            frames = self._queue.take(WRITE_SIZE)
-            self._in_hand += size - self._queue.size
-        if frames:
-            return memoryview(frames[0] if len(frames) == 1 else b"".join(frames))
-        if self._closing is not None and not self.close_written.is_set():
-            closing, self._closing = self._closing, b""
-            if closing:
-                self._in_hand += len(closing)
-                return memoryview(closing)
-            self.close_written.set()
-        return None
-
-    def _take_controls(self) -> list[bytes]:
-        frames: list[bytes] = []
-        if self._pong is not None:
-            frames.append(self._pong)
-            self._pong = None
-        frames += self._control
-        self._control.clear()
-        return frames
-
-    async def _write(self, chunk: memoryview) -> None:
-        stream = self._stream
-        while chunk and not self.is_broken:
-            taken = stream.try_send(chunk)
-            if taken == 0:
-                # In pieces, since over an adapter only one that has ended shows progress.
-                taken = await stream.send_some(chunk[:WRITE_SIZE])
-            elif taken < len(chunk) or len(chunk) >= WRITE_SIZE:
-                # The stream takes as fast as we write: others must have their turn all the same.
-                await trio.lowlevel.checkpoint()
-            chunk = chunk[taken:]
-            self.bytes_sent += taken
-            self._in_hand -= taken
-            self.progress_at = trio.current_time()
-            if self._is_writing_data:
-                self.data_taken_at = self.progress_at
-            self._admit()
 
     def _admit(self) -> None:
         while self.size < self._bound:

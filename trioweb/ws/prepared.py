@@ -58,26 +58,29 @@ class PreparedMessage:
     Args:
         data: as ``Websocket.send`` takes it.
         encoding: likewise.
+
+    Attributes:
+        plain: its frame, not compressed.
     """
 
-    __slots__ = ("_deflated", "_opcode", "_payload", "_plain")
+    __slots__ = ("_deflated", "_opcode", "_payload", "plain")
 
     def __init__(self, data: object, encoding: str = "text") -> None:
         self._opcode, self._payload = to_payload(data, encoding)
-        self._plain = encode_frame(self._opcode, self._payload)
+        self.plain = encode_frame(self._opcode, self._payload)
         self._deflated: dict[int, bytes] = {}
 
-    def frame_for(self, deflater: Deflater | None) -> bytes:
-        """The frame for a connection.
+    def frame_for(self, deflater: Deflater) -> bytes:
+        """The frame for a connection that has agreed to compression.
 
         With context takeover it goes plain: what is compressed there depends on what came before,
         and could be neither shared nor dropped.
         """
-        if deflater is None or deflater.takeover:
-            return self._plain
+        if deflater.takeover:
+            return self.plain
         frame = self._deflated.get(deflater.bits)
         if frame is None:
             data = deflater.compress(self._payload)
-            frame = self._plain if data is None else encode_frame(self._opcode | RSV1, data)
+            frame = self.plain if data is None else encode_frame(self._opcode | RSV1, data)
             self._deflated[deflater.bits] = frame
         return frame

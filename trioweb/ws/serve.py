@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from trioweb.net.stream import ByteStream
     from trioweb.types import Compression
     from trioweb.ws.extensions import Agreement
+    from trioweb.ws.fanout import Fanout
     from trioweb.ws.options import ConnectionOptions
 
 logger = logging.getLogger("trioweb")
@@ -121,6 +122,7 @@ async def serve_websocket(
     opening: Opening,
     options: ConnectionOptions,
     handler_name: str,
+    fanout: Fanout,
     auto_accept: bool,
     body: Callable[[Websocket], Awaitable[Response | None]],
     failed: Callable[[Websocket, Exception], Awaitable[Response | None]],
@@ -135,6 +137,7 @@ async def serve_websocket(
         opening: what ``check_opening`` returned.
         options: the connection's limits.
         handler_name: for logs.
+        fanout: of the application's broadcasts.
         auto_accept: whether ``body`` accepts by itself, before it calls the handler.
         body: runs everything up to and including the handler. A Response denies the handshake.
         failed: told what the handler or a task of ``ws.nursery`` raised, while the connection is
@@ -148,7 +151,7 @@ async def serve_websocket(
         Cancels the handler at once; the frame in progress and Close 1001 are written within 1 s.
     """
     session = _WebsocketSession(
-        request, stream, options, opening.compression, handler_name, auto_accept
+        request, stream, options, opening.compression, handler_name, fanout, auto_accept
     )
 
     async def accept(subprotocol: str | None, headers: HeaderSource | None) -> None:
@@ -192,6 +195,7 @@ class _WebsocketSession:
         options: ConnectionOptions,
         compression: Agreement | None,
         handler_name: str,
+        fanout: Fanout,
         auto_accept: bool,
     ) -> None:
         self.request = request
@@ -203,7 +207,13 @@ class _WebsocketSession:
         self._context = contextvars.copy_context()
         self._tasks: trio.Nursery | None = None
         self.connection = Connection(
-            stream, options, compression, handler_name, self._start_sender, self._cancel_handler
+            stream,
+            options,
+            compression,
+            handler_name,
+            fanout,
+            self._start_sender,
+            self._cancel_handler,
         )
         self.websocket: Websocket
         self._outcome: Outcome

@@ -419,3 +419,8 @@ def _control_data(data: object) -> bytes:
     if isinstance(data, bytes | bytearray | memoryview):
         return bytes(data)
     raise TypeError(f"control frames carry bytes, not {type(data).__name__}")
+
+
+def connection_of(websocket: Websocket) -> Connection:
+    """The engine below a WebSocket, for what tells many connections things at once."""
+    return websocket._connection

@@ -1,0 +1,272 @@
+"""The one writer of a connection's stream.
+
+Theory of operation. A frame that finds the stream idle is written at once; what the stream does not
+take stays as ``_partial``, and from then on only the send task writes, until all is out. So two
+frames never mix. It writes, in this order: the rest of a frame that was begun, control frames, data
+frames (small ones joined into one system call), then Close.
+
+A broadcast to many may leave a first write to the fan-out: then the stream is not idle, yet the
+send task sleeps. Whatever wakes the send task meanwhile takes the writing from the fan-out.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from trioweb.ws.queue import FrameQueue
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from trioweb.net.stream import ByteStream
+    from trioweb.ws.fanout import Fanout
+
+# One write: what a read takes at most as well. Joining more than this saves no system call.
+WRITE_SIZE = 65536
+
+
+class FrameWriter:
+    """Writes frames to a stream; ``Outbox`` decides which are admitted.
+
+    Args:
+        stream: written by this object alone.
+        fanout: says how much of a broadcast is written at once, and writes the rest.
+        start_sender: starts ``send_loop`` in a task; called once, when it is first needed.
+        lost: told once when the stream is found broken.
+        backlog_began: told the time when something begins to wait for the peer.
+
+    Attributes:
+        bytes_sent: what the stream has taken.
+        is_broken: the stream takes nothing any more.
+        close_written: set when Close is out, or will never be.
+        progress_at: when the stream last took something, or something last began to wait for it.
+        data_taken_at: when it last took something of a data frame.
+    """
+
+    def __init__(
+        self,
+        stream: ByteStream,
+        fanout: Fanout,
+        start_sender: Callable[[], None],
+        lost: Callable[[], None],
+        backlog_began: Callable[[float], None],
+    ) -> None:
+        self._stream = stream
+        self._fanout = fanout
+        self._start_sender: Callable[[], None] | None = start_sender
+        self._lost = lost
+        self._backlog_began = backlog_began
+        self._queue = FrameQueue()
+        self._in_hand = 0  # bytes that are not in the queue any more, or were never, but not out
+        self._control: list[bytes] = []
+        self._pong: bytes | None = None
+        self._partial: memoryview | None = None
+        self._parked: trio.lowlevel.Task | None = None
+        self._closing: bytes | None = None
+        self._is_writing_data = False
+        self._is_idle = True
+        self._is_left_to_fanout = False
+        self.bytes_sent = 0
+        self.is_broken = False
+        self.close_written = trio.Event()
+        self.progress_at = 0.0
+        self.data_taken_at = 0.0
+
+    @property
+    def size(self) -> int:
+        """Bytes that wait for the stream."""
+        return self._queue.size + self._in_hand
+
+    # Control frames
+
+    def put_pong(self, frame: bytes) -> None:
+        """Send a pong before what is queued; the newest replaces one that still waits.
+
+        So a peer that pings and reads nothing costs no more than one frame (RFC 6455 §5.5.3).
+        """
+        if self._pong is None:
+            if self._is_idle:
+                self.put_control(frame)
+                return
+            self._pong = b""
+        if self._closing is None and not self.is_broken:
+            replaced, self._pong = self._pong, frame
+            self._took_in_hand(len(frame) - len(replaced))
+
+    def put_control(self, frame: bytes) -> None:
+        """Send a ping, or a pong that answers none, before what is queued; not behind Close."""
+        if self._closing is not None or self.is_broken:
+            return
+        if self._is_idle:
+            self._write_now(frame, is_data=False)
+        else:
+            self._control.append(frame)
+            self._took_in_hand(len(frame))
+
+    # At once
+
+    def _write_now(self, frame: bytes, *, is_data: bool = True, now: float | None = None) -> None:
+        """Write a frame to the idle stream; what it does not take is the send task's."""
+        try:
+            taken = self._stream.try_send(frame)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self._found_broken()
+            return
+        self.bytes_sent += taken
+        if taken and is_data:
+            self.data_taken_at = trio.current_time() if now is None else now
+        if taken < len(frame):
+            self._partial = memoryview(frame)[taken:]
+            self._is_writing_data = is_data
+            self._took_in_hand(len(frame) - taken)
+
+    # In the fan-out's turn
+
+    def _leave_to_fanout(self) -> None:
+        """What was queued on the idle stream is written in a later turn."""
+        self._is_idle = False
+        self._is_left_to_fanout = True
+        self._fanout.add(self)
+
+    def write_in_turn(self) -> int:
+        """Write what was left to the fan-out; what the stream does not take is the send task's.
+
+        Returns:
+            The bytes that were written.
+        """
+        if not self._is_left_to_fanout:
+            return 0
+        written = 0
+        while not self.is_broken:
+            chunk = self._next_chunk()
+            if chunk is None:
+                self._is_idle = True
+                self._is_left_to_fanout = False
+                break
+            try:
+                taken = self._stream.try_send(chunk)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                self._found_broken()
+                break
+            written += taken
+            if taken:
+                self._has_taken(taken)
+            if taken < len(chunk) or written >= WRITE_SIZE:
+                self._partial = chunk[taken:] if taken < len(chunk) else None
+                self._wake()
+                break
+        return written
+
+    def leave_to_sender(self) -> None:
+        """The fan-out has no more turns."""
+        if self._is_left_to_fanout:
+            self._wake()
+
+    def _found_broken(self) -> None:
+        self.is_broken = True
+        self._lost()
+
+    # The send task
+
+    def _took_in_hand(self, size: int) -> None:
+        self._in_hand += size
+        self._queued(size)
+
+    def _queued(self, size: int) -> None:
+        """So many bytes have just begun to wait."""
+        self._note_backlog(size)
+        self._is_idle = False
+        self._wake()
+
+    def _note_backlog(self, size: int, now: float | None = None) -> None:
+        if self._queue.size + self._in_hand == size:
+            self.progress_at = now = trio.current_time() if now is None else now
+            self._backlog_began(now)
+
+    def _wake(self) -> None:
+        self._is_left_to_fanout = False
+        if self._start_sender is not None:
+            start, self._start_sender = self._start_sender, None
+            start()
+        elif self._parked is not None:
+            task, self._parked = self._parked, None
+            trio.lowlevel.reschedule(task)
+
+    async def send_loop(self) -> None:
+        """Write what is queued, then park until there is more; the body of the send task."""
+        while not self.is_broken:
+            chunk = self._next_chunk()
+            if chunk is None:
+                self._is_idle = True
+                await self._park()
+                continue
+            try:
+                await self._write(chunk)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                self._found_broken()
+
+    async def _park(self) -> None:
+        self._parked = trio.lowlevel.current_task()
+
+        def abort(_: object) -> trio.lowlevel.Abort:
+            self._parked = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abort)
+
+    def _next_chunk(self) -> memoryview | None:
+        if self._partial is not None:
+            chunk, self._partial = self._partial, None
+            return chunk
+        frames = self._take_controls() if self._control or self._pong is not None else []
+        self._is_writing_data = not frames
+        if not frames and self._queue:
+            size = self._queue.size
+            frames = self._queue.take(WRITE_SIZE)
+            self._in_hand += size - self._queue.size
+        if frames:
+            return memoryview(frames[0] if len(frames) == 1 else b"".join(frames))
+        if self._closing is not None and not self.close_written.is_set():
+            closing, self._closing = self._closing, b""
+            if closing:
+                self._in_hand += len(closing)
+                return memoryview(closing)
+            self.close_written.set()
+        return None
+
+    def _take_controls(self) -> list[bytes]:
+        frames: list[bytes] = []
+        if self._pong is not None:
+            frames.append(self._pong)
+            self._pong = None
+        frames += self._control
+        self._control.clear()
+        return frames
+
+    async def _write(self, chunk: memoryview) -> None:
+        stream = self._stream
+        while chunk and not self.is_broken:
+            taken = stream.try_send(chunk)
+            if taken == 0:
+                # In pieces, since over an adapter only one that has ended shows progress.
+                taken = await stream.send_some(chunk[:WRITE_SIZE])
+            elif taken < len(chunk) or len(chunk) >= WRITE_SIZE:
+                # The stream takes as fast as we write: others must have their turn all the same.
+                await trio.lowlevel.checkpoint()
+            chunk = chunk[taken:]
+            self._has_taken(taken)
+
+    def _has_taken(self, size: int) -> None:
+        """The stream has taken so many bytes of a chunk."""
+        self.bytes_sent += size
+        self._in_hand -= size
+        self.progress_at = trio.current_time()
+        if self._is_writing_data:
+            self.data_taken_at = self.progress_at
+        self._admit()
+
+    def _admit(self) -> None:
+        """There may be room for more: ``Outbox`` knows who waits for it."""
+        raise NotImplementedError
