@@ -37,6 +37,7 @@ from trioweb.errors import (
 )
 from trioweb.http import Headers, Request
 from trioweb.response import Response, empty, html, json, raw, redirect, text
+from trioweb.rooms import BroadcastResult, ConnectionManager, Member, Room
 from trioweb.routing import (
     Include,
     delete,
@@ -65,9 +66,11 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BadRequest",
+    "BroadcastResult",
     "CloseInfo",
     "Config",
     "ConfigError",
+    "ConnectionManager",
     "ConnectionNursery",
     "Forbidden",
     "HTTPException",
@@ -75,6 +78,7 @@ __all__ = [
     "HeadersTooLarge",
     "Include",
     "InvalidMessage",
+    "Member",
     "MessageParts",
     "MessageTooBig",
     "MethodNotAllowed",
@@ -90,6 +94,7 @@ __all__ = [
     "Request",
     "RequestTimeout",
     "Response",
+    "Room",
     "RouteError",
     "SendFailed",
     "ServerError",

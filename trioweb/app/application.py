@@ -18,6 +18,7 @@ from trioweb.config import Config
 from trioweb.errors import RouteError
 from trioweb.net import as_byte_stream
 from trioweb.net.listen import open_tcp_listeners, open_unix_listener
+from trioweb.rooms import Room, Rooms
 from trioweb.server import Server
 from trioweb.ws.caps import ConnectionCaps
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from trioweb.net import ByteStream
     from trioweb.routing import Include, Route
     from trioweb.types import Handler, Lifespan
+    from trioweb.ws.websocket import Websocket
 
     Address: TypeAlias = tuple[str, int] | str
 
@@ -65,6 +67,7 @@ class TrioWeb(Dispatch, Registration):
     Attributes:
         ctx: a namespace for the application's own things.
         limiter: bounds the worker threads in which ``def`` handlers run.
+        rooms: those that exist, by name; a mapping that can't be changed.
     """
 
     def __init__(
@@ -85,6 +88,8 @@ class TrioWeb(Dispatch, Registration):
         self.ctx = SimpleNamespace()
         # trio's own default, as a limiter of ours, so that a testing kit can put one in its place.
         self.limiter: Limiter = trio.CapacityLimiter(40)
+        self.rooms = Rooms(lambda name: ())
+        self._websockets: set[Websocket] = set()
         self._caps = ConnectionCaps()
         self._guards = tuple(guards)
         self._lifespan = lifespan
@@ -120,6 +125,27 @@ class TrioWeb(Dispatch, Registration):
     def is_draining(self) -> bool:
         """Whether ``shutdown`` was called and the server has not ended yet."""
         return self._server is not None and self._server.draining
+
+    @property
+    def connections(self) -> frozenset[Websocket]:
+        """The WebSockets that are open now."""
+        return frozenset(ws for ws in self._websockets if ws.open)
+
+    def room(self, name: str) -> Room:
+        """A handle of a room, to join it or to tell its members something.
+
+        It creates nothing, and works from anywhere: handlers of HTTP, tasks of ``app.nursery``, and
+        other threads by way of ``trio.from_thread``.
+
+        Args:
+            name: any text.
+
+        Raises:
+            TypeError: it is no text.
+        """
+        if not isinstance(name, str):
+            raise TypeError(f"a room's name is a str, not {type(name).__name__}: {name!r}")
+        return Room(self.rooms, name)
 
     def url_for(
         self,
@@ -177,7 +203,7 @@ class TrioWeb(Dispatch, Registration):
         self._nursery = AppNursery(self.shutdown)
         self._server = Server(self)
         try:
-            async with open_lifetime(self, self._lifespan, self._nursery):
+            async with open_lifetime(self, self._lifespan, self._nursery, self.rooms):
                 yield
         finally:
             self._nursery = self._server = None

@@ -19,11 +19,13 @@ from typing import TYPE_CHECKING, TypeVarTuple, cast
 import trio
 
 from trioweb.ws.groups import first_failure
+from trioweb.ws.held_nursery import HeldNursery
 from trioweb.ws.nursery import start_task
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
 
+    from trioweb.rooms import Rooms
     from trioweb.types import Lifespan
 
 logger = logging.getLogger("trioweb")
@@ -42,8 +44,7 @@ class AppNursery:
 
     def __init__(self, crashed: Callable[[], None]) -> None:
         self._crashed = crashed
-        self._nursery: trio.Nursery | None = None
-        self._ended = trio.Event()
+        self._held = HeldNursery()
         self.error: BaseException | None = None
 
     @property
@@ -87,28 +88,16 @@ class AppNursery:
 
     async def hold(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Hold the nursery open until ``aclose``; the body of a task."""
-        try:
-            async with trio.open_nursery() as self._nursery:
-                # The block's own child keeps the nursery open when its other tasks end; a scope
-                # of its own, so that a user's cancel_scope.cancel() ends it too and we know.
-                task_status.started()
-                await trio.sleep_forever()
-        finally:
-            self._nursery = None
-            self._ended.set()
+        await self._held.hold(task_status)
 
     async def aclose(self) -> None:
         """Cancel the tasks and wait for their end, however long they shield themselves."""
-        if self._nursery is not None:
-            self._nursery.cancel_scope.cancel()
-        # The tasks are cancelled, so this ends when they do, as every nursery's exit.
-        with trio.CancelScope(shield=True):
-            await self._ended.wait()
+        await self._held.aclose()
 
     def _open(self) -> trio.Nursery:
-        if self._nursery is None:
+        if self._held.nursery is None:
             raise RuntimeError("app.nursery is open from the lifespan's start to the drain's end")
-        return self._nursery
+        return self._held.nursery
 
     async def _guard(
         self, async_fn: Callable[..., Awaitable[object]], args: tuple[object, ...]
@@ -129,7 +118,7 @@ class AppNursery:
 
 @asynccontextmanager
 async def open_lifetime(
-    app: object, lifespan: Lifespan | None, nursery: AppNursery
+    app: object, lifespan: Lifespan | None, nursery: AppNursery, rooms: Rooms
 ) -> AsyncGenerator[None, None]:
     """Enter a lifespan with an open nursery; leave the nursery first, then the lifespan.
 
@@ -137,6 +126,7 @@ async def open_lifetime(
         app: given to the lifespan.
         lifespan: an async context manager function; None: there is none.
         nursery: opened here.
+        rooms: run in the lifespan's context.
 
     Raises:
         Exception: what the block raised, else the first crash of the nursery, as it was raised.
@@ -147,10 +137,15 @@ async def open_lifetime(
             await holder.start(nursery.hold)
             try:
                 async with _enter(app, lifespan):
+                    running = HeldNursery()
+                    await holder.start(running.hold)
+                    assert running.nursery is not None
+                    await running.nursery.start(rooms.run)
                     try:
                         yield
                     finally:
                         await nursery.aclose()
+                        await running.aclose()
             except BaseException as exc:
                 error = exc
             finally:

@@ -1,0 +1,163 @@
+"""The members of a room: who is in, and what they are told.
+
+Theory of operation. A membership ends by itself in the step in which nothing can be sent to its
+connection any more, whatever the reason, and before anybody else hears of that; so there is nobody
+among the members who could not be told something, and a farewell does not reach who has left.
+Telling them waits for nobody, so that it can be done anywhere, in the ``finally`` of a cancelled
+handler too.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import trio
+
+from trioweb.ws.budget import BYTES_PER_OPERATION, Budget
+from trioweb.ws.websocket import Websocket, connection_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Hashable, Iterator
+
+    from trioweb.types import SlowPolicy
+    from trioweb.ws.connection import Connection
+    from trioweb.ws.prepared import PreparedMessage
+
+
+class Member(NamedTuple):
+    """Who is in a room.
+
+    Attributes:
+        ws: its WebSocket.
+        meta: what it joined with.
+    """
+
+    ws: Websocket
+    meta: Any
+
+
+class BroadcastResult(NamedTuple):
+    """What became of a broadcast in this process.
+
+    Attributes:
+        sent: members that it was written to or queued for.
+        dropped: messages that were dropped from queues of members to make room for it, by the
+            policy ``"drop_oldest"``; itself included, where even that made no room.
+        closed: members that turned out to be lost, or were closed now because they are too slow.
+    """
+
+    sent: int
+    dropped: int
+    closed: int
+
+
+class _Membership:
+    """One member, as ``Members`` sees it."""
+
+    __slots__ = ("connection", "drop_oldest", "leave", "member")
+
+    def __init__(
+        self, member: Member, connection: Connection, drop_oldest: bool, leave: Callable[[], None]
+    ) -> None:
+        self.member = member
+        self.connection = connection
+        self.drop_oldest = drop_oldest
+        self.leave = leave
+
+
+class Members:
+    """Some connections that are told things together; in the order of joining.
+
+    Args:
+        emptied: called when the last one has left.
+    """
+
+    def __init__(self, emptied: Callable[[], None] | None = None) -> None:
+        self._emptied = emptied
+        self._memberships: dict[Websocket, _Membership] = {}
+
+    def __len__(self) -> int:
+        return len(self._memberships)
+
+    def __iter__(self) -> Iterator[Member]:
+        return iter([one.member for one in list(self._memberships.values())])
+
+    def __contains__(self, websocket: object) -> bool:
+        return websocket in self._memberships
+
+    def add(self, member: Member, policy: SlowPolicy) -> None:
+        """Let a connection be told things from now on, until it ends or is discarded.
+
+        Args:
+            member: open, and not among them.
+            policy: what happens when it is too slow.
+        """
+        connection = connection_of(member.ws)
+        leave = partial(self.discard, member.ws)
+        self._memberships[member.ws] = _Membership(
+            member, connection, policy == "drop_oldest", leave
+        )
+        connection.on_shut.add(leave)
+
+    def discard(self, websocket: Websocket) -> None:
+        """Tell a connection nothing any more; one that is not among them is none of ours."""
+        membership = self._memberships.pop(websocket, None)
+        if membership is None:
+            return
+        membership.connection.on_shut.discard(membership.leave)
+        if not self._memberships and self._emptied is not None:
+            self._emptied()
+
+    def broadcast(
+        self,
+        message: PreparedMessage,
+        *,
+        exclude: Websocket | Collection[Websocket] | None = None,
+        key: Hashable = None,
+    ) -> BroadcastResult:
+        """Hand a message to every member; waits for nobody.
+
+        Args:
+            message: encoded once for all.
+            exclude: who is not told.
+            key: of the queued message that it replaces.
+        """
+        # A list: who is found lost leaves meanwhile.
+        memberships = list(self._memberships.values())
+        if exclude is not None:
+            excluded = {exclude} if isinstance(exclude, Websocket) else set(exclude)
+            memberships = [one for one in memberships if one.member.ws not in excluded]
+        if not memberships:
+            return NOBODY
+        now = trio.current_time()
+        sent = dropped = closed = 0
+        for membership in memberships:
+            connection = membership.connection
+            outbox = connection.outbox
+            dropped_before = outbox.dropped
+            if connection.offer(message, key=key, drop_oldest=membership.drop_oldest, now=now):
+                sent += 1
+            elif not connection.open:
+                closed += 1
+                continue
+            dropped += outbox.dropped - dropped_before
+        memberships[0].connection.fanout.has_handed_out()
+        Budget.of_this_run().charge(len(memberships) * BYTES_PER_OPERATION)
+        return BroadcastResult(sent, dropped, closed)
+
+    async def flush(self) -> None:
+        """Wait until all that was queued for the members is with the operating system, or gone."""
+        markers = [one.connection.mark() for one in self._memberships.values()]
+        await trio.lowlevel.checkpoint()
+        for marker in markers:
+            if not marker.reached.is_set():
+                await marker.reached.wait()
+
+    def close(self, code: int, reason: str) -> None:
+        """Begin to close every member; waits for nobody."""
+        for membership in list(self._memberships.values()):
+            membership.connection.begin_close(code, reason)
+
+
+NOBODY = BroadcastResult(0, 0, 0)

@@ -1,0 +1,166 @@
+"""``Rooms``: the rooms of one application that exist, and the tasks that live in them."""
+
+from __future__ import annotations
+
+import contextvars
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING
+
+import trio
+
+from trioweb.rooms.members import NOBODY, Members
+from trioweb.rooms.room import Room
+from trioweb.rooms.tasks import TaskLife
+from trioweb.ws.fanout import Fanout
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Hashable, Iterator
+
+    from trioweb.rooms.members import BroadcastResult, Member
+    from trioweb.rooms.tasks import FindTasks
+    from trioweb.types import SlowPolicy
+    from trioweb.ws.prepared import PreparedMessage
+    from trioweb.ws.websocket import Websocket
+
+
+class Rooms(Mapping[str, Room]):
+    """The rooms that exist, by name: ``app.rooms``.
+
+    A room exists from the first join to the last leave. Iteration is over those that exist when it
+    begins.
+
+    Args:
+        find_tasks: finds the tasks of a room.
+    """
+
+    def __init__(self, find_tasks: FindTasks) -> None:
+        self._find_tasks = find_tasks
+        self._members: dict[str, Members] = {}
+        self._lives: dict[str, TaskLife] = {}
+        self._token: trio.lowlevel.TrioToken | None = None
+        self._nursery: trio.Nursery | None = None
+        self._context = contextvars.copy_context()
+        self.fanout = Fanout()
+
+    def __repr__(self) -> str:
+        return f"<Rooms {list(self._members)}>"
+
+    def __getitem__(self, name: str) -> Room:
+        if name in self._members:
+            return Room(self, name)
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(list(self._members))
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    # For Room
+
+    def members_of(self, name: str) -> Members:
+        """The members of a room, whether it exists or not."""
+        return self._members.get(name) or Members()
+
+    def join(self, room: Room, member: Member, policy: SlowPolicy) -> None:
+        """Let an open connection be a member.
+
+        Raises:
+            RuntimeError: it is one already.
+        """
+        members = self._members.get(room.name)
+        if members is None:
+            members = self._open(room)
+        elif member.ws in members:
+            raise RuntimeError(f"{member.ws!r} is a member of {room!r} already")
+        members.add(member, policy)
+
+    def leave(self, room: Room, websocket: Websocket) -> None:
+        """Let a connection be no member any more; it may have left by itself."""
+        self.members_of(room.name).discard(websocket)
+
+    def hand_out(
+        self,
+        name: str,
+        message: PreparedMessage,
+        *,
+        exclude: Websocket | Collection[Websocket] | None = None,
+        key: Hashable = None,
+    ) -> BroadcastResult:
+        """Hand a message to the members of a room in this process.
+
+        Args:
+            name: the room's.
+            message: encoded once for all; from here or, one day, from another process.
+            exclude: who is not told.
+            key: of the message that it replaces; belongs to the room.
+
+        Raises:
+            RuntimeError: called from another thread.
+        """
+        self.check_thread()
+        members = self._members.get(name)
+        if members is None:
+            return NOBODY
+        # A connection may be in several rooms, which know nothing of each other's keys.
+        room_key = None if key is None else (name, key)
+        return members.broadcast(message, exclude=exclude, key=room_key)
+
+    def check_thread(self) -> None:
+        """Refuse a call from a thread in which the application does not run.
+
+        Raises:
+            RuntimeError: it is such a call.
+        """
+        if self._token is None:
+            return  # it does not run, so that there is nobody to be told
+        try:
+            token = trio.lowlevel.current_trio_token()
+        except RuntimeError:
+            token = None
+        if token is not self._token:
+            raise RuntimeError(
+                "rooms live in the thread of their application; from another one use "
+                "trio.from_thread.run_sync(room.broadcast, data)"
+            )
+
+    # From the first join to the last leave
+
+    def _open(self, room: Room) -> Members:
+        members = self._members[room.name] = Members(partial(self._close, room.name))
+        tasks = self._find_tasks(room.name)
+        if tasks and self._nursery is not None:
+            life = TaskLife(room, members, tasks, self._lives.get(room.name))
+            self._lives[room.name] = life
+            # In the application's context, not in that of who happens to join first.
+            self._context.copy().run(self._nursery.start_soon, self._live, room.name, life)
+        return members
+
+    def _close(self, name: str) -> None:
+        del self._members[name]
+        if name in self._lives:
+            self._lives[name].end()
+
+    async def _live(self, name: str, life: TaskLife) -> None:
+        try:
+            await life.run()
+        finally:
+            if self._lives[name] is life:
+                del self._lives[name]
+
+    # The application's life
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Run the rooms' tasks and the fan-out of broadcasts; the body of a task, until cancelled.
+
+        The rooms' tasks run in its context.
+        """
+        self._token = trio.lowlevel.current_trio_token()
+        self._context = contextvars.copy_context()
+        try:
+            async with trio.open_nursery() as self._nursery:
+                self._nursery.start_soon(self.fanout.loop)
+                task_status.started()
+        finally:
+            self._token = self._nursery = None
