@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from typing import TYPE_CHECKING, Any
 
@@ -140,13 +141,38 @@ def test_one_function_in_two_apps_keeps_its_overrides() -> None:
         assert route.origins == ("https://a.example",)
 
 
-def test_a_plain_function_is_no_websocket_handler() -> None:
-    """``def`` instead of ``async def`` is found at registration, not at the first client."""
-    app = TrioWeb()
-    with pytest.raises(RouteError, match="async def"):
+def plain(request: Request, ws: Websocket) -> None: ...
 
-        @app.websocket("/ws")
-        def handler(request: Request, ws: Websocket) -> None: ...
+
+class Plain:
+    def handler(self, request: Request, ws: Websocket) -> None: ...
+
+
+@pytest.mark.parametrize("register", REGISTER)
+@pytest.mark.parametrize(
+    "handler", [plain, functools.partial(plain), functools.partial(Plain().handler)]
+)
+def test_def_can_not_serve_a_websocket(register: Callable[..., TrioWeb], handler: Handler) -> None:
+    """It is told at registration, also behind a partial or as a method."""
+    with pytest.raises(RouteError, match="must be an `async def` function"):
+        register(handler)
+
+
+def test_what_returns_a_coroutine_can_serve_a_websocket() -> None:
+    """A wrapper, a lambda or a callable object may, so they are not refused."""
+
+    async def handler(request: Request, ws: Websocket) -> None: ...
+
+    @functools.wraps(handler)
+    def wrapper(*args: Any) -> Any:
+        return handler(*args)
+
+    class Calling:
+        def __call__(self, request: Request, ws: Websocket) -> Any:
+            return handler(request, ws)
+
+    for one in (wrapper, lambda request, ws: handler(request, ws), Calling()):
+        assert len(on_app(one).router.routes) == 1
 
 
 @pytest.mark.parametrize(

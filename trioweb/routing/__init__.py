@@ -1,7 +1,7 @@
 """Routes: path patterns, the router, module-level decorators and the binder of signatures."""
 
 from trioweb.routing.binder import Binding, Injectable, UnresolvedAnnotation, bind
-from trioweb.routing.patterns import Pattern, decode_path
+from trioweb.routing.patterns import Pattern, TextPattern, decode_path
 from trioweb.routing.router import Match, Router
 from trioweb.routing.routes import Include, Route, flatten, route, websocket
 from trioweb.routing.shortcuts import delete, get, head, options, patch, post, put
@@ -14,6 +14,7 @@ __all__ = [
     "Pattern",
     "Route",
     "Router",
+    "TextPattern",
     "UnresolvedAnnotation",
     "bind",
     "decode_path",

@@ -1,7 +1,8 @@
-"""Text from a path or a query, converted to what an annotation asks for."""
+"""Text from a pattern or a query, converted to what an annotation asks for."""
 
 from __future__ import annotations
 
+import inspect
 import types
 from collections.abc import Callable
 from datetime import date, datetime, time
@@ -82,6 +83,21 @@ def scalar(annotation: object) -> Convert | None:
         if all(converters):
             return _first_of([one for one in converters if one is not None])
     return None
+
+
+def value_converter(annotation: object) -> Callable[[object], object] | None:
+    """What makes of a pattern's value, which its type has converted, what an annotation asks for.
+
+    Returns:
+        A function that raises ValueError for what it refuses; None when no text can become that.
+    """
+    if annotation in (inspect.Parameter.empty, Any, object):
+        return lambda value: value
+    convert = scalar(annotation)
+    if convert is None:
+        return None
+    wanted = bare(annotation)
+    return lambda value: value if type(value) is wanted else convert(str(value))
 
 
 def list_item(annotation: object) -> Convert | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from trioweb.errors import RouteError
@@ -117,13 +118,7 @@ class Route:
             for decorator in reversed(self.apply):
                 self.handler = decorator(self.handler)
         self.is_threaded = not is_async(self.handler)
-        # A wrapper or a lambda that is no coroutine function may still return what one returns.
-        is_plain = (
-            inspect.isfunction(self.handler)
-            and not hasattr(self.handler, "__wrapped__")
-            and self.handler.__name__ != "<lambda>"
-        )
-        if self.websocket and self.is_threaded and is_plain:
+        if self.websocket and is_plain_def(self.handler):
             raise RouteError(
                 f"route {self.path!r}: {self.name} must be an `async def` function to serve a "
                 "WebSocket"
@@ -204,6 +199,23 @@ def is_async(handler: object) -> bool:
             return True
         handler = getattr(handler, "__wrapped__", None) or getattr(handler, "func", None)
     return False
+
+
+def is_plain_def(handler: object) -> bool:
+    """Whether a handler is a function or method written with ``def``.
+
+    A wrapper, a lambda or a callable object is none: it may return what an async function returns.
+    """
+    while isinstance(handler, partial):
+        handler = handler.func
+    if inspect.ismethod(handler):
+        handler = handler.__func__
+    return (
+        inspect.isfunction(handler)
+        and not inspect.iscoroutinefunction(handler)
+        and not hasattr(handler, "__wrapped__")
+        and handler.__name__ != "<lambda>"
+    )
 
 
 def as_hosts(host: str | Sequence[str] | None) -> tuple[str, ...]:

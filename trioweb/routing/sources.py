@@ -5,16 +5,18 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import typing
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from trioweb.errors import BadRequest
 from trioweb.http import jsoncodec
-from trioweb.routing.conversion import Convert, bare, list_item, scalar
+from trioweb.routing.conversion import Convert, bare, list_item, scalar, value_converter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from trioweb.http.request import Request
+
+T = TypeVar("T")
 
 Source: TypeAlias = "Callable[[Request, Any, bytes], object]"
 """Makes a value from the request, the socket and the body."""
@@ -24,18 +26,12 @@ _NOTHING = inspect.Parameter.empty
 
 def path_source(name: str, annotation: object) -> Source | None:
     """The value of a path parameter, as its annotation wants it; None when no text becomes that."""
-    if annotation in (_NOTHING, Any, object):
-        return lambda request, _socket, _body: request.match_info[name]
-    convert = scalar(annotation)
+    convert = value_converter(annotation)
     if convert is None:
         return None
-    wanted = bare(annotation)
 
     def source(request: Request, _socket: object, _body: bytes) -> object:
-        value = request.match_info[name]
-        if type(value) is wanted:
-            return value
-        return _convert(convert, name, str(value))
+        return _convert(convert, name, request.match_info[name])
 
     return source
 
@@ -97,8 +93,8 @@ def _default(name: str, default: object) -> object:
     return default
 
 
-def _convert(convert: Convert, name: str, text: str) -> object:
+def _convert(convert: Callable[[T], object], name: str, value: T) -> object:
     try:
-        return convert(text)
+        return convert(value)
     except ValueError as exc:
-        raise BadRequest(f"The parameter {name!r} can't be {text[:100]!r}") from exc
+        raise BadRequest(f"The parameter {name!r} can't be {str(value)[:100]!r}") from exc
