@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, TypeVar, overload
 
 from trioweb.app.failures import Failures
 from trioweb.app.middleware import Middleware
+from trioweb.app.room_tasks import RoomTasks
 from trioweb.app.shortcuts import Shortcuts
 from trioweb.config import check_value
-from trioweb.errors import ConfigError
+from trioweb.errors import ConfigError, RouteError
 from trioweb.routing import Route, Router, UnresolvedAnnotation, bind, flatten
 from trioweb.routing.routes import as_hosts, as_methods, as_subprotocols, given
 from trioweb.types import UNSET
@@ -16,10 +17,12 @@ from trioweb.types import UNSET
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from trioweb.app.room_tasks import TaskFunction
     from trioweb.routing.binder import Injectables
     from trioweb.types import Accept, Compression, Handler, Origins, RateLimit, Unset
 
 H = TypeVar("H", bound="Handler")
+T = TypeVar("T", bound="TaskFunction")
 
 
 class Registration(Shortcuts):
@@ -34,6 +37,9 @@ class Registration(Shortcuts):
         self.router = Router()
         self._middleware = Middleware()
         self._failures = Failures()
+        self._room_tasks = RoomTasks(
+            self, [kind for kind, one in http_injectables.items() if one.label == "app"]
+        )
         self._http_injectables = http_injectables
         self._websocket_injectables = websocket_injectables
 
@@ -264,6 +270,41 @@ class Registration(Shortcuts):
 
         return decorate
 
+    def room_task(self, pattern: str, *, name: str | None = None) -> Callable[[T], T]:
+        """Register an async function that lives as long as a room does; returns it unchanged.
+
+        It starts with a room's first join, in the lifespan's context, and is cancelled with the
+        last leave; the room may exist again before it has ended, and its next run waits for that.
+        It may return early. When it crashes, that is logged, and the room's members are closed with
+        1011. Several tasks may match one room. One that is registered while the application runs is
+        for rooms that come to be from then on.
+
+        Its parameters: those of the pattern by name, converted to what their annotations say;
+        ``room``, or what is annotated ``Room``; ``app``, or what is annotated ``TrioWeb``. Others
+        keep their defaults.
+
+        Args:
+            pattern: of the whole name of a room, with parameters as ``<name:type>`` or
+                ``{name:type}``, whose types are those of routes: ``"game:<number:int>"``. It does
+                not match where a type or an annotation refuses the value, nor does a parameter take
+                a slash, except of the type ``path``.
+            name: for logs; the function's by default.
+
+        Raises:
+            RouteError: at once, when the pattern or the signature can't be, or the function is no
+                ``async def``.
+        """
+        if not isinstance(pattern, str):
+            raise RouteError(
+                f'@app.room_task("game:<name>") needs a pattern of room names, not {pattern!r}'
+            )
+
+        def decorate(function: T) -> T:
+            self._room_tasks.add(pattern, function, name)
+            return function
+
+        return decorate
+
     def _register_all(self, routes: Iterable[object]) -> None:
         for record in flatten(routes):  # type: ignore[arg-type]
             self._register(record)
@@ -285,7 +326,7 @@ class Registration(Shortcuts):
         self.router.add(route)
 
     def _bind_rest(self) -> None:
-        """Bind the handlers whose annotations could not be resolved at registration.
+        """Bind the handlers and room tasks whose annotations could not be resolved before.
 
         Raises:
             RouteError: an annotation still can't be resolved.
@@ -293,6 +334,7 @@ class Registration(Shortcuts):
         for route in self.router.routes:
             if route.binding is None:
                 self._bind(route)
+        self._room_tasks.bind_rest()
 
     def _bind(self, route: Route) -> None:
         injectables = self._websocket_injectables if route.websocket else self._http_injectables
