@@ -139,6 +139,7 @@ class Bench:
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self.buffer = 4096  # bytes that one direction holds, unless it is a socket
+        self.fanout = Fanout()
         self.last_client: trio.abc.HalfCloseableStream
 
     async def pair(self) -> tuple[ByteStream, trio.abc.HalfCloseableStream]:
@@ -205,7 +206,7 @@ class Bench:
                             compression=options.get("compression"),
                         ),
                         handler_name="handler",
-                        fanout=Fanout(),
+                        fanout=self.fanout,
                         auto_accept=auto,
                         body=body,
                         failed=failed,

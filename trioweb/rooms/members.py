@@ -148,7 +148,8 @@ class Members:
 
     async def flush(self) -> None:
         """Wait until all that was queued for the members is with the operating system, or gone."""
-        markers = [one.connection.mark() for one in self._memberships.values()]
+        connections = [one.connection for one in self._memberships.values()]
+        markers = [one.mark() for one in connections if one.outbox.waiting]
         await trio.lowlevel.checkpoint()
         for marker in markers:
             if not marker.reached.is_set():

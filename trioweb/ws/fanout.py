@@ -69,9 +69,9 @@ class Fanout:
                 self._waiting.popleft().leave_to_sender()
 
     def _write_slice(self) -> None:
-        waiting = self._waiting
+        waiting, now = self._waiting, trio.current_time()
         while waiting and self.left > 0:
-            self.left -= 1 + waiting.popleft().write_in_turn() // BYTES_PER_WRITE
+            self.left -= 1 + waiting.popleft().write_in_turn(now) // BYTES_PER_WRITE
 
     async def _park(self) -> None:
         self._parked = trio.lowlevel.current_task()

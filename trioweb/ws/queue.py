@@ -114,12 +114,13 @@ class FrameQueue:
             return frames
         frames = []
         taken = 0
-        for frame in self._sent:
-            if taken >= size:
-                break
-            frames.append(frame)
-            taken += len(frame)
-        del self._sent[: len(frames)]
+        if self._sent:
+            for frame in self._sent:
+                if taken >= size:
+                    break
+                frames.append(frame)
+                taken += len(frame)
+            del self._sent[: len(frames)]
         while items and taken < size:
             place, item = items.popitem(last=False)
             if isinstance(item, bytes):

@@ -130,33 +130,43 @@ class FrameWriter:
         self._is_left_to_fanout = True
         self._fanout.add(self)
 
-    def write_in_turn(self) -> int:
+    def write_in_turn(self, now: float) -> int:
         """Write what was left to the fan-out; what the stream does not take is the send task's.
+
+        Args:
+            now: the time.
 
         Returns:
             The bytes that were written.
         """
         if not self._is_left_to_fanout:
             return 0
+        # Nothing but the queue waits, since all else would have woken the send task.
         written = 0
-        while not self.is_broken:
-            chunk = self._next_chunk()
-            if chunk is None:
-                self._is_idle = True
-                self._is_left_to_fanout = False
-                break
+        while self._queue and self._partial is None and written < WRITE_SIZE:
+            frames = self._queue.take(WRITE_SIZE)
+            if not frames:
+                continue
+            chunk = frames[0] if len(frames) == 1 else b"".join(frames)
             try:
                 taken = self._stream.try_send(chunk)
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 self._found_broken()
-                break
+                return written
             written += taken
-            if taken:
-                self._has_taken(taken)
-            if taken < len(chunk) or written >= WRITE_SIZE:
-                self._partial = chunk[taken:] if taken < len(chunk) else None
-                self._wake()
-                break
+            if taken < len(chunk):
+                self._partial = memoryview(chunk)[taken:]
+                self._is_writing_data = True
+                self._in_hand += len(chunk) - taken
+        if written:
+            self.bytes_sent += written
+            self.progress_at = self.data_taken_at = now
+        if self._partial is None and not self._queue:
+            self._is_idle = True
+            self._is_left_to_fanout = False
+        else:
+            self._wake()
+        self._admit()
         return written
 
     def leave_to_sender(self) -> None:

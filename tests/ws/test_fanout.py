@@ -1,0 +1,231 @@
+"""trioweb/ws/fanout.py: broadcasts are written in slices, and whoever comes first writes."""
+
+from __future__ import annotations
+
+import math
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+import trio.testing
+from wsproto import events
+
+from trioweb.ws.fanout import BYTES_PER_WRITE, SLICE, Fanout
+from trioweb.ws.prepared import PreparedMessage
+from trioweb.ws.websocket import connection_of
+from trioweb.ws.writer import FrameWriter
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from tests.ws.conftest import Bench, Peer
+    from trioweb import Websocket
+    from trioweb.ws.connection import Connection
+
+
+class Stage:
+    """One connection whose handler waits, with a slice that is used up."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.fanout = bench.fanout
+        self.peer: Peer
+        self.connection: Connection
+        self.websocket: Websocket
+        self.leave = trio.Event()
+
+    async def handler(self, ws: Websocket) -> None:
+        self.websocket = ws
+        self.connection = connection_of(ws)
+        await self.leave.wait()
+
+    def offer(self, text: str, **options: Any) -> bool:
+        return self.connection.offer(PreparedMessage(text), **options)
+
+    @asynccontextmanager
+    async def turns(self) -> AsyncIterator[None]:
+        """Let the fan-out have turns."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.fanout.loop)
+            await trio.testing.wait_all_tasks_blocked()
+            yield
+            nursery.cancel_scope.cancel()
+
+    async def messages(self, count: int) -> list[str | bytes]:
+        with trio.fail_after(5):
+            return [await self.peer.next_message() for _ in range(count)]
+
+
+@pytest.fixture
+async def stage(bench: Bench) -> AsyncIterator[Stage]:
+    stage = Stage(bench)
+    async with bench.connect(stage.handler) as stage.peer:
+        await trio.testing.wait_all_tasks_blocked()
+        stage.fanout.left = 0
+        yield stage
+
+
+async def test_what_is_over_the_slice_waits_for_a_turn(stage: Stage) -> None:
+    """It is queued at once and written by the fan-out, in order, with nobody else's help."""
+    for number in range(3):
+        assert stage.offer(str(number))
+    await trio.testing.wait_all_tasks_blocked()
+    assert stage.connection.outbox.size == 9
+    async with stage.turns():
+        assert await stage.messages(3) == ["0", "1", "2"]
+        assert stage.connection.outbox.size == 0
+        assert stage.fanout.left == SLICE
+
+
+async def test_sending_takes_the_writing_from_the_fanout(stage: Stage) -> None:
+    """A message of the handler's own goes out behind the broadcast, without waiting for a turn."""
+    assert stage.offer("first")
+    await stage.websocket.send("second")
+    assert await stage.messages(2) == ["first", "second"]
+    async with stage.turns():
+        assert stage.offer("third")
+        assert await stage.messages(1) == ["third"]
+
+
+async def test_ping_does_not_wait_for_a_turn(stage: Stage) -> None:
+    """Control frames wake the send task, and the broadcast goes with them."""
+    assert stage.offer("later")
+    await stage.peer.send(events.Ping(b"p"))
+    with trio.fail_after(5):
+        assert isinstance(await stage.peer.next_event(), events.Pong)
+    assert await stage.messages(1) == ["later"]
+
+
+async def test_close_follows_what_waits_for_a_turn(stage: Stage) -> None:
+    """Close goes out behind the broadcast, whether or not the fan-out has a turn."""
+    assert stage.offer("last words")
+    stage.leave.set()
+    assert await stage.messages(1) == ["last words"]
+    assert await stage.peer.next_close() == (1000, "")
+
+
+async def test_answer_to_close_does_not_wait_for_a_turn(stage: Stage) -> None:
+    """When the peer closes, what waits for a turn is dropped and its Close is answered."""
+    assert stage.offer("too late")
+    await stage.peer.close(4001)
+    with trio.fail_after(5):
+        event = await stage.peer.next_event()
+    assert isinstance(event, events.CloseConnection)
+    assert event.code == 4001
+
+
+async def test_flush_waits_for_the_turn(stage: Stage) -> None:
+    """Flushing returns when the fan-out has written, and not before."""
+    assert stage.offer("one")
+    async with trio.open_nursery() as nursery:
+        flushed = trio.Event()
+
+        async def flush() -> None:
+            await stage.websocket.flush()
+            flushed.set()
+
+        nursery.start_soon(flush)
+        await trio.testing.wait_all_tasks_blocked()
+        assert not flushed.is_set()
+        async with stage.turns():
+            assert await stage.messages(1) == ["one"]
+            await flushed.wait()
+
+
+async def test_stopped_fanout_leaves_everything_to_the_send_tasks(stage: Stage) -> None:
+    """What waits for a turn when there are no turns any more is written all the same."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stage.fanout.loop)
+        await trio.testing.wait_all_tasks_blocked()
+        stage.fanout.left = 0
+        assert stage.offer("orphan")
+        nursery.cancel_scope.cancel()
+    assert await stage.messages(1) == ["orphan"]
+    assert stage.offer("direct")
+    assert await stage.messages(1) == ["direct"]
+
+
+async def test_what_the_stream_does_not_take_is_the_send_tasks(stage: Stage, bench: Bench) -> None:
+    """More than fits arrives whole and in order, with the next broadcast behind it."""
+    large = "x" * 200_000
+    for text in (large, "small", large + "!"):
+        assert stage.offer(text)
+    async with stage.turns():
+        assert await stage.messages(3) == [large, "small", large + "!"]
+
+
+async def test_newest_of_a_key_is_written_in_the_turn(stage: Stage) -> None:
+    """Conflation and dropping work on what waits for a turn."""
+    assert stage.offer("a 1", key="a")
+    assert stage.offer("b 1", key="b")
+    assert stage.offer("a 2", key="a")
+    async with stage.turns():
+        assert await stage.messages(2) == ["a 2", "b 1"]
+
+
+async def test_sender_who_waits_for_room_is_admitted_by_the_turn(bench: Bench) -> None:
+    """Over the bound a send waits in line; the fan-out's write lets it in."""
+    stage = Stage(bench)
+    async with bench.connect(stage.handler, send_queue_bytes=10) as stage.peer:
+        await trio.testing.wait_all_tasks_blocked()
+        stage.fanout.left = 0
+        assert stage.offer("x" * 20)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stage.websocket.send, "behind")
+            await trio.testing.wait_all_tasks_blocked()
+            assert stage.connection.messages_sent == 1
+            async with stage.turns():
+                assert await stage.messages(2) == ["x" * 20, "behind"]
+
+
+class Turns(trio.abc.Instrument):
+    """Counts what is written in each turn of the event loop."""
+
+    def __init__(self) -> None:
+        self.writes = [0]
+
+    def before_io_wait(self, timeout: float) -> None:
+        self.writes.append(0)
+
+
+class Recorder(FrameWriter):
+    """Stands in for a connection's writer, of so many bytes."""
+
+    def __init__(self, size: int, turns: Turns) -> None:
+        self.queued = size
+        self.turns = turns
+
+    def write_in_turn(self, now: float) -> int:
+        self.turns.writes[-1] += 1
+        return self.queued
+
+
+@pytest.mark.parametrize(("size", "in_a_turn"), [(64, SLICE), (3 * BYTES_PER_WRITE, SLICE // 4)])
+async def test_others_run_between_slices(size: int, in_a_turn: int) -> None:
+    """A turn writes no more than a slice, in which large writes count for several."""
+    fanout, turns = Fanout(), Turns()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(fanout.loop)
+        await trio.testing.wait_all_tasks_blocked()
+        trio.lowlevel.add_instrument(turns)
+        for _ in range(3 * in_a_turn):
+            fanout.add(Recorder(size, turns))
+        await trio.testing.wait_all_tasks_blocked()
+        trio.lowlevel.remove_instrument(turns)
+        nursery.cancel_scope.cancel()
+    assert [writes for writes in turns.writes if writes] == [in_a_turn] * 3
+
+
+async def test_small_broadcasts_use_up_a_slice_and_get_a_new_one() -> None:
+    """What one turn writes is bounded over all broadcasts together; the next has its own slice."""
+    fanout = Fanout()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(fanout.loop)
+        await trio.testing.wait_all_tasks_blocked()
+        fanout.left -= SLICE / 2
+        fanout.has_handed_out()
+        assert fanout.left == SLICE / 2
+        await trio.testing.wait_all_tasks_blocked()
+        assert fanout.left == SLICE
+        nursery.cancel_scope.cancel()
+    assert fanout.left == math.inf
