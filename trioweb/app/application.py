@@ -88,7 +88,7 @@ class TrioWeb(Dispatch, Registration):
         self.ctx = SimpleNamespace()
         # trio's own default, as a limiter of ours, so that a testing kit can put one in its place.
         self.limiter: Limiter = trio.CapacityLimiter(40)
-        self.rooms = Rooms(lambda name: ())
+        self.rooms = Rooms(self._room_tasks.find)
         self._websockets: set[Websocket] = set()
         self._caps = ConnectionCaps()
         self._guards = tuple(guards)
