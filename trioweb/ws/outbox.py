@@ -198,6 +198,11 @@ class Outbox(FrameWriter):
             self._write_now(frame, now=now)
             return True
         bound = self._bound if drop_oldest else REFUSED_ABOVE * self._bound
+        if self._is_left_to_fanout and self._queue.size + len(frame) > bound:
+            # Nobody has tried yet what the peer takes: it is not slow.
+            self.write_in_turn(trio.current_time() if now is None else now)
+            if self.is_broken:
+                return True  # which is not for being slow
         # What is being written can't be dropped, and shall not keep the newest from its place.
         while drop_oldest and self._queued_beside(key) + len(frame) > bound:
             if not self._drop_oldest(spared=key):

@@ -30,6 +30,8 @@ def to_payload(data: object, encoding: str) -> tuple[int, bytes]:
             'or a Struct, or any JSON value with encoding="json"'
         )
     if encoding == "json":
+        if isinstance(data, bytes | bytearray | memoryview):
+            raise TypeError(f'encoding="json" sends no {type(data).__name__}; leave it away')
         return TEXT, jsoncodec.encode(data)
     if encoding == "bytes":
         if isinstance(data, str):

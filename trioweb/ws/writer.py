@@ -143,7 +143,7 @@ class FrameWriter:
             return 0
         # Nothing but the queue waits, since all else would have woken the send task.
         written = 0
-        while self._queue and self._partial is None and written < WRITE_SIZE:
+        while self._queue and self._partial is None:
             frames = self._queue.take(WRITE_SIZE)
             if not frames:
                 continue
@@ -161,7 +161,7 @@ class FrameWriter:
         if written:
             self.bytes_sent += written
             self.progress_at = self.data_taken_at = now
-        if self._partial is None and not self._queue:
+        if self._partial is None:
             self._is_idle = True
             self._is_left_to_fanout = False
         else:
