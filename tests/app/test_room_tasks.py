@@ -256,10 +256,14 @@ async def test_wrappers_get_what_they_wrap_needs() -> None:
     async def odd(r: Room, word: str) -> object:
         return r, word
 
+    async def unsaid(here: Room, *args: object, **params: object) -> object:
+        return here, args, params
+
     assert await run("<x>", passing_on(task), "7") == ("room", "room", 7, 0.5)
     assert await run("<x>", naming(task), "7") == ("room", 7, 0.5)
     assert registered("<x>", naming(task)).find("x") == []
     assert await run("<x>", answering(odd), "7") == ("room", "from the wrapper")
+    assert await run("<x>:<y:int>", unsaid, "a:7") == ("room", (), {"x": "a", "y": 7})
 
 
 @pytest.mark.parametrize(
