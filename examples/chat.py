@@ -5,24 +5,21 @@ Run it with ``trioweb run examples/chat.py`` and open the printed address in two
 What it shows beside the chat itself:
 
 - ``name`` of the handler is read from the query string, ``room_id`` from the path.
-- Every member has a bounded mailbox and a task of its own that empties it, so that one slow
-  browser never holds up the others. The task lives in ``ws.nursery`` and ends with the
-  connection. ``Room.tell`` only fills mailboxes: it never waits, so it can't be interrupted.
+- ``app.room(room_id)`` is there for the asking. ``broadcast`` waits for nobody: a slow browser is
+  the room's business, which lets messages wait for it up to a bound and then sends it away.
+- ``iter_json`` takes messages that are a ``Line`` and answers all others itself.
 - ``finally`` runs however the connection ended: closed tab, pulled cable, crash, shutdown. That
   is why a member that vanishes is announced like one that says goodbye.
 """
 
 from __future__ import annotations
 
-import json as json_codec
+from dataclasses import dataclass
 from pathlib import Path
 
-import trio
-
-from trioweb import Request, Response, TrioWeb, Websocket
+from trioweb import Request, Response, Room, TrioWeb, Websocket
 from trioweb.response import html, json, redirect
 
-MAILBOX_SIZE = 256  # messages; who is further behind than this is not reading any more
 MAX_NAME = 40  # characters
 MAX_TEXT = 4000  # characters
 
@@ -31,75 +28,31 @@ PAGE = Path(__file__).with_name("chat.html").read_text(encoding="utf-8")
 app = TrioWeb("chat")
 
 
-class Member:
-    """One browser in a room."""
+@dataclass
+class Line:
+    """What a browser says."""
 
-    def __init__(self, ws: Websocket, name: str) -> None:
-        self.ws = ws
-        self.name = name
-        self.is_behind = False
-        self._put, self._take = trio.open_memory_channel[dict](MAILBOX_SIZE)
-
-    def tell(self, event: dict) -> None:
-        """Leaves a message in the mailbox; a member whose mailbox is full is sent away."""
-        if self.is_behind:
-            return
-        try:
-            self._put.send_nowait(event)
-        except trio.WouldBlock:
-            self.is_behind = True
-            self.ws.nursery.start_soon(self.ws.close, 1013, "you are too far behind")
-
-    async def deliver(self) -> None:
-        """Sends what comes into the mailbox for as long as the connection lives."""
-        async for event in self._take:
-            await self.ws.send(event)
-
-
-class Room:
-    """The members of one room."""
-
-    def __init__(self) -> None:
-        self.members: set[Member] = set()
-
-    def tell(self, event: dict) -> None:
-        """Tells every member, without waiting for any of them."""
-        people = sorted(member.name for member in self.members)
-        for member in self.members:
-            member.tell({**event, "people": people})
-
-
-rooms: dict[str, Room] = {}
+    text: str
 
 
 @app.websocket("/ws/chat/<room_id>")
 async def chat(request: Request, ws: Websocket, room_id: str, name: str = "") -> None:
-    member = Member(ws, name.strip()[:MAX_NAME] or "Anonymous")
-    ws.nursery.start_soon(member.deliver)
-    room = rooms.setdefault(room_id, Room())
-    room.members.add(member)
-    room.tell({"type": "joined", "name": member.name})
+    name = name.strip()[:MAX_NAME] or "Anonymous"
+    room = app.room(room_id)
     try:
-        async for message in ws:
-            text = read_text(message)
-            if text is None:
-                member.tell({"type": "error", "text": 'expected {"text": "…"}'})
-            else:
-                room.tell({"type": "chat", "name": member.name, "text": text})
+        async with room.join(ws, meta=name):
+            announce(room, "joined", name)
+            async for line in ws.iter_json(Line, on_invalid="reply"):
+                if line.text.strip():
+                    room.broadcast({"type": "chat", "name": name, "text": line.text[:MAX_TEXT]})
     finally:
-        room.members.remove(member)
-        room.tell({"type": "left", "name": member.name})
-        if not room.members and rooms.get(room_id) is room:
-            del rooms[room_id]
+        announce(room, "left", name)
 
 
-def read_text(message: str | bytes) -> str | None:
-    """The text that a browser sent, or None when its message is not what it should be."""
-    try:
-        text = json_codec.loads(message)["text"]
-    except (ValueError, KeyError, TypeError):
-        return None
-    return text[:MAX_TEXT] if isinstance(text, str) and text.strip() else None
+def announce(room: Room, event: str, name: str) -> None:
+    """Tells the members who came or went, and who is there now."""
+    people = sorted(member.meta for member in room.members)
+    room.broadcast({"type": event, "name": name, "people": people})
 
 
 @app.get("/")
@@ -114,7 +67,7 @@ async def room_page(request: Request, room_id: str) -> Response:
 
 @app.get("/api/rooms")
 async def list_rooms(request: Request) -> Response:
-    return json({room_id: len(room.members) for room_id, room in rooms.items()})
+    return json({room_id: len(room.members) for room_id, room in app.rooms.items()})
 
 
 if __name__ == "__main__":
