@@ -5,46 +5,28 @@ Run it with ``trioweb run examples/ravyn_style.py``.
 
 from __future__ import annotations
 
-from trioweb import Include, TrioWeb, WebSocket, WebSocketDisconnect, get, websocket
+from trioweb import (
+    ConnectionManager,
+    Include,
+    TrioWeb,
+    WebSocket,
+    WebSocketDisconnect,
+    get,
+    websocket,
+)
 
-
-class Board:
-    """Who is connected, and how to tell all of them."""
-
-    def __init__(self) -> None:
-        self.readers: dict[WebSocket, str] = {}
-
-    async def connect(self, reader: WebSocket, client_id: str) -> None:
-        """Accepts a reader and remembers who it is."""
-        await reader.accept()
-        self.readers[reader] = client_id
-
-    def disconnect(self, reader: WebSocket) -> None:
-        """Forgets a reader."""
-        self.readers.pop(reader, None)
-
-    async def broadcast(self, message: str) -> None:
-        """Sends a message to every reader and forgets those that have gone."""
-        # A copy: somebody may come or go while a send waits.
-        for reader in list(self.readers):
-            try:
-                await reader.send_text(message)
-            except WebSocketDisconnect:
-                self.disconnect(reader)
-
-
-board = Board()
+board = ConnectionManager()
 
 
 @websocket("/board/{client_id}")
 async def read_board(websocket: WebSocket, client_id: str) -> None:
-    await board.connect(websocket, client_id)
+    await board.connect(websocket)
     try:
         while True:
             notice = await websocket.receive_text()
             await board.broadcast(f"{client_id}: {notice}")
     except WebSocketDisconnect:
-        board.disconnect(websocket)
+        # Who has gone is off the board already.
         await board.broadcast(f"{client_id} has left")
 
 
@@ -59,7 +41,7 @@ async def add_up(websocket: WebSocket) -> None:
 
 @get("/readers")
 async def list_readers() -> list[str]:
-    return sorted(board.readers.values())
+    return sorted(reader.path_params["client_id"] for reader in board.active_connections)
 
 
 app = TrioWeb("board", routes=[Include("/ws", routes=[read_board, add_up]), list_readers])
