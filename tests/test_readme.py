@@ -3,23 +3,40 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from trioweb import TrioWeb
+from trioweb import TrioWeb, WebsocketClosed
 from trioweb.testing import open_client
+
+if TYPE_CHECKING:
+    import trio.testing
 
 README = Path(__file__).parents[1] / "README.md"
 
 
-async def test_chat_room_in_ten_lines() -> None:
-    """The program that is shown lets two talk, and outlives one that vanishes."""
-    shown = re.search(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+def run_shown(section: str, **names: object) -> TrioWeb:
+    """The application of a section's first program.
+
+    Args:
+        section: as its heading begins.
+        names: what the program has from others.
+    """
+    text = README.read_text(encoding="utf-8")
+    shown = re.search(rf"## {section}.*?```python\n(.*?)```", text, re.DOTALL)
     assert shown is not None
-    program: dict[str, object] = {}
+    program = dict(names)
     exec(shown[1], program)
     app = program["app"]
     assert isinstance(app, TrioWeb)
+    return app
+
+
+async def test_chat_room_in_ten_lines() -> None:
+    """The program that is shown lets two talk, and outlives one that vanishes."""
+    app = run_shown("A chat room")
     async with open_client(app) as client, client.websocket("/chat/Ada") as ada:
         async with client.websocket("/chat/Bob") as bob:
             await bob.send("hello")
@@ -28,30 +45,54 @@ async def test_chat_room_in_ten_lines() -> None:
             bob.abort()
         await ada.send("still here")
         await ada.expect("Ada: still here")
-    assert program["members"] == set()
+        assert [len(room.members) for room in app.rooms.values()] == [1]
+
+
+async def test_rooms() -> None:
+    """Members hear each other, requests and threads reach them, and leaving is told."""
+    async with (
+        open_client(run_shown("Rooms")) as client,
+        client.websocket("/games/chess?player=Ada") as ada,
+    ):
+        async with client.websocket("/games/chess?player=Bob") as bob:
+            await bob.send("e4")
+            await ada.expect("Bob: e4")
+            assert (await client.get("/games/chess/players")).json() == ["Ada", "Bob"]
+            told = await client.post("/games/chess/notices?text=tea")
+            assert told.json() == {"sent": 2, "dropped": 0, "closed": 0}
+            for ws in (ada, bob):
+                await ws.expect("tea")
+        await ada.expect("Bob has left")
+
+
+async def test_rooms_have_tasks(autojump_clock: trio.testing.MockClock) -> None:
+    """The room's own ticks each second; one of the application counts down and ends the game."""
+    async with (
+        open_client(run_shown("Rooms")) as client,
+        client.websocket("/games/go") as ws,
+    ):
+        await ws.expect("1 s")
+        await ws.expect("2 s")
+        assert (await client.post("/games/go/end")).status == 204
+        heard = []
+        with suppress(WebsocketClosed):
+            while True:
+                heard.append(await ws.recv())
+        assert await ws.expect_close() == "the game is over"
+        ends = [f"the game ends in {left} s" for left in (3, 2, 1)]
+        assert [line for line in heard if line in ends] == ends
 
 
 def test_limits_are_accepted() -> None:
     """The keys and the route's options that are shown exist and may have these values."""
-    shown = re.search(r"## Limits.*?```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
-    assert shown is not None
-    program: dict[str, object] = {"TrioWeb": TrioWeb}
-    exec(shown[1], program)
-    app = program["app"]
-    assert isinstance(app, TrioWeb)
+    app = run_shown("Limits", TrioWeb=TrioWeb)
     assert app.config.WEBSOCKET_RATE_LIMIT == (50, 10)
     assert app.router.routes[0].overrides["rate_limit"] is None
 
 
 async def test_messages_larger_than_memory() -> None:
     """The digest is that of all parts, and the fragments are one message."""
-    shown = re.search(r"## Messages.*?```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
-    assert shown is not None
-    program: dict[str, object] = {}
-    exec(shown[1], program)
-    app = program["app"]
-    assert isinstance(app, TrioWeb)
-    async with open_client(app) as client:
+    async with open_client(run_shown("Messages")) as client:
         async with client.websocket("/sha256") as ws:
             await ws.send(bytes(5_000_000))
             await ws.expect(sha256(bytes(5_000_000)).hexdigest())
