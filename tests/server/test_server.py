@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+import trio.testing
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 from trioweb.config import Config
@@ -28,12 +29,22 @@ class App:
 
     def __init__(self, **config: object) -> None:
         self.config = Config(config)
+        self.is_asked = trio.Event()
         self.go = trio.Event()
         self.deaf = False
+        self.told: list[str] = []  # who has heard of a cancellation, in order
+
+    def is_being_cancelled(self) -> None:
+        self.told.append("app")
 
     async def handle(self, request: Request) -> Response:
         if request.path == "/wait":
-            await self.go.wait()
+            self.is_asked.set()
+            try:
+                await self.go.wait()
+            except trio.Cancelled:
+                self.told.append("connection")
+                raise
         try:
             return text(f"{len(await request.body())}")
         except HTTPException as error:
@@ -98,6 +109,27 @@ async def test_cancelling_serve_closes_connections_and_listeners() -> None:
     assert listener.fileno() == -1
     assert await client.receive_some() == b""
     await client.aclose()
+
+
+async def test_application_hears_of_a_cancellation_before_connections_do() -> None:
+    """So it can act for all of them together; a server that just ends has nothing to tell."""
+    for ends_by_itself in (True, False):
+        app = App()
+        server = Server(app)
+        listener, address = listen()
+        async with trio.open_nursery() as nursery:
+            await nursery.start(server.serve, [listener])
+            client = await trio.open_tcp_stream(*address)
+            await client.send_all(GET.replace(b"/a", b"/wait"))
+            await app.is_asked.wait()
+            if ends_by_itself:
+                app.go.set()
+                server.shutdown()
+                await read_all(client)
+            else:
+                nursery.cancel_scope.cancel()
+        await client.aclose()
+        assert app.told == ([] if ends_by_itself else ["app", "connection"])
 
 
 async def test_an_application_s_crash_stops_its_connection_only(

@@ -40,6 +40,9 @@ class App:
         self.upgraded: list[tuple[Request, bytes]] = []
         self.refusal: Response | None = None
 
+    def is_being_cancelled(self) -> None:
+        pass
+
     async def handle(self, request: Request) -> Response:
         return await self.handler(request)
 

@@ -102,6 +102,10 @@ class Dispatch:
                 finish=partial(self._finish, request),
             )
 
+    def is_being_cancelled(self) -> None:
+        """Let all leave their rooms, so that a room of many is not told of each of them."""
+        self.rooms.disband()
+
     def _find(self, request: Request, *, upgrade: bool = False) -> Match | HTTPException:
         """Find the route; a failure is kept for after the request middleware, which runs anyway."""
         request.app = self

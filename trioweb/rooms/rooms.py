@@ -107,6 +107,12 @@ class Rooms(Mapping[str, Room]):
         room_key = None if key is None else (name, key)
         return members.broadcast(message, exclude=exclude, key=room_key)
 
+    def disband(self) -> None:
+        """Let every member leave every room."""
+        for members in list(self._members.values()):
+            for member in members:
+                members.discard(member.ws)
+
     def check_thread(self) -> None:
         """Refuse a call from a thread in which the application does not run.
 
@@ -128,8 +134,8 @@ class Rooms(Mapping[str, Room]):
     # From the first join to the last leave
 
     def _open(self, room: Room) -> Members:
+        tasks = self._find_tasks(room.name)  # which may raise
         members = self._members[room.name] = Members(partial(self._close, room.name))
-        tasks = self._find_tasks(room.name)
         if tasks and self._nursery is not None:
             life = TaskLife(room, members, tasks, self._lives.get(room.name))
             self._lives[room.name] = life

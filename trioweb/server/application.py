@@ -38,3 +38,7 @@ class Application(Protocol):
             writes it and closes. None when the WebSocket was served and the stream is closed.
         """
         ...
+
+    def is_being_cancelled(self) -> None:
+        """Hear that ``serve`` ends at once, before any connection hears of it."""
+        ...

@@ -73,10 +73,15 @@ class Server:
         """
         failure: BaseException | None = None
         try:
-            async with trio.open_nursery() as nursery:
-                for listener in listeners:
-                    nursery.start_soon(self._accept, listener, nursery)
-                task_status.started()
+            async with trio.open_nursery() as watching:
+                # Connections hear of a cancellation when the application has.
+                with trio.CancelScope(shield=True) as shelter:
+                    watching.start_soon(self._watch, watching, shelter)
+                    async with trio.open_nursery() as nursery:
+                        for listener in listeners:
+                            nursery.start_soon(self._accept, listener, nursery)
+                        task_status.started()
+                watching.cancel_scope.cancel()
         except BaseExceptionGroup as group:
             # A nursery wraps; what we raise is what happened.
             failure = _pick(group)
@@ -85,6 +90,14 @@ class Server:
                 listener.close()
         if failure is not None:
             raise failure
+
+    async def _watch(self, watching: trio.Nursery, shelter: trio.CancelScope) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            shelter.shield = False
+            if not watching.cancel_scope.cancel_called:
+                self._app.is_being_cancelled()
 
     async def _accept(self, listener: socket.socket, nursery: trio.Nursery) -> None:
         def start(stream: ByteStream) -> None:
