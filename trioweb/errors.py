@@ -100,11 +100,18 @@ class WebSocketException(TrioWebError):
     Args:
         code: 1000-1003, 1007-1014 or 3000-4999.
         reason: told to the peer; cut to 123 bytes of UTF-8.
+
+    Raises:
+        TypeError: the reason is no str.
     """
 
     default_code: ClassVar[int] = 1011
 
     def __init__(self, code: int | None = None, reason: str = "") -> None:
+        if not isinstance(reason, str):
+            raise TypeError(
+                f'a close reason must be a str, "" for none, not {type(reason).__name__}'
+            )
         self.code = self.default_code if code is None else code
         self.reason = reason
         super().__init__(self.code, reason)

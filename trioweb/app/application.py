@@ -129,7 +129,8 @@ class TrioWeb(Dispatch, Registration):
     @property
     def connections(self) -> frozenset[Websocket]:
         """The WebSockets that are open now."""
-        return frozenset(ws for ws in self._websockets if ws.open)
+        # A list first: a thread may ask while connections come and go.
+        return frozenset(ws for ws in list(self._websockets) if ws.open)
 
     def room(self, name: str) -> Room:
         """A handle of a room, to join it or to tell its members something.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from trioweb.rooms.members import Member, Members
+from trioweb.rooms.members import Member, Members, check_websocket
 from trioweb.ws.prepared import PreparedMessage
 from trioweb.ws.websocket import connection_of
 
@@ -40,11 +40,13 @@ class ConnectionManager:
             websocket: the handler's.
 
         Raises:
+            TypeError: it is no Websocket.
             WebsocketClosed: the handshake was denied or the client has left before.
 
         Cancellation:
             It is not connected; it may have been accepted.
         """
+        check_websocket(websocket, "connect()")
         if websocket.accepted:
             await connection_of(websocket).checkpoint()
         else:

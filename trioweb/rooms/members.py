@@ -113,7 +113,7 @@ class Members:
         self,
         message: PreparedMessage,
         *,
-        exclude: Websocket | Collection[Websocket] | None = None,
+        exclude: Collection[Websocket] = (),
         key: Hashable = None,
     ) -> BroadcastResult:
         """Hand a message to every member; waits for nobody.
@@ -125,9 +125,8 @@ class Members:
         """
         # A list: who is found lost leaves meanwhile.
         memberships = list(self._memberships.values())
-        if exclude is not None:
-            excluded = {exclude} if isinstance(exclude, Websocket) else set(exclude)
-            memberships = [one for one in memberships if one.member.ws not in excluded]
+        if exclude:
+            memberships = [one for one in memberships if one.member.ws not in exclude]
         if not memberships:
             return NOBODY
         now = trio.current_time()
@@ -162,3 +161,17 @@ class Members:
 
 
 NOBODY = BroadcastResult(0, 0, 0)
+
+
+def check_websocket(websocket: object, what: str) -> None:
+    """Refuse what is no WebSocket.
+
+    Args:
+        websocket: what was given.
+        what: it was given to.
+
+    Raises:
+        TypeError: it is none.
+    """
+    if not isinstance(websocket, Websocket):
+        raise TypeError(f"{what} takes a Websocket, not {type(websocket).__name__}")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
-from trioweb.rooms.members import Member
-from trioweb.ws.close import check_code
+from trioweb.rooms.members import Member, check_websocket
+from trioweb.ws.close import check_code, check_reason
 from trioweb.ws.prepared import PreparedMessage
-from trioweb.ws.websocket import connection_of
+from trioweb.ws.websocket import Websocket, connection_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Hashable
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from trioweb.rooms.members import BroadcastResult
     from trioweb.rooms.rooms import Rooms
     from trioweb.types import SlowPolicy
-    from trioweb.ws.websocket import Websocket
 
 
 class Room:
@@ -73,6 +73,7 @@ class Room:
                 ``"drop_oldest"``: what was broadcast first goes, until the newest fits.
 
         Raises:
+            TypeError: ws is no Websocket.
             ValueError: an unknown policy.
             NotAccepted: on entering: before ``accept``.
             RuntimeError: on entering: it is a member already.
@@ -80,6 +81,7 @@ class Room:
         Cancellation:
             On entering: it has not joined. Leaving the block is no cancel point.
         """
+        check_websocket(ws, "join()")
         if policy not in (None, "disconnect", "drop_oldest"):
             raise ValueError(f'unknown policy {policy!r}; use "disconnect" or "drop_oldest"')
         return JoinScope(self._rooms, self, Member(ws, meta), policy)
@@ -110,13 +112,14 @@ class Room:
             How many members it was sent to, what was dropped for it, and who was closed.
 
         Raises:
-            TypeError: data can't be sent in this encoding, or the key is not hashable.
+            TypeError: data can't be sent in this encoding, the key is not hashable, or what is
+                excluded is no WebSocket.
             ValueError: an unknown encoding.
             RuntimeError: called from another thread.
         """
         hash(key)
         message = PreparedMessage(data, encoding)
-        return self._rooms.hand_out(self.name, message, exclude=exclude, key=key)
+        return self._rooms.hand_out(self.name, message, exclude=_websockets(exclude), key=key)
 
     async def flush(self) -> None:
         """Wait until all that was sent to the members so far is with the operating system.
@@ -139,11 +142,30 @@ class Room:
 
         Raises:
             ValueError: the code can't be sent.
+            TypeError: the code is no int, or the reason no str.
             RuntimeError: called from another thread.
         """
         check_code(code)
+        check_reason(reason)
         self._rooms.check_thread()
         self._rooms.members_of(self.name).close(code, reason)
+
+
+def _websockets(exclude: Any) -> list[Websocket]:
+    if exclude is None:
+        return []
+    if isinstance(exclude, Websocket):
+        return [exclude]
+    # A Member is a tuple, but not of WebSockets.
+    is_many = isinstance(exclude, Iterable) and not isinstance(exclude, Member)
+    excluded = list(exclude) if is_many else [exclude]
+    for one in excluded:
+        if not isinstance(one, Websocket):
+            raise TypeError(
+                f"exclude= takes a Websocket or several, not {type(one).__name__}; "
+                "of a Member it is member.ws"
+            )
+    return excluded
 
 
 class JoinScope:

@@ -15,7 +15,7 @@ from trioweb.rooms.tasks import TaskLife
 from trioweb.ws.fanout import Fanout
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Hashable, Iterator
+    from collections.abc import Collection, Hashable, ItemsView, Iterator, KeysView, ValuesView
 
     from trioweb.rooms.members import BroadcastResult, Member
     from trioweb.rooms.tasks import FindTasks
@@ -57,6 +57,22 @@ class Rooms(Mapping[str, Room]):
     def __len__(self) -> int:
         return len(self._members)
 
+    def keys(self) -> KeysView[str]:
+        """The names of the rooms that exist now."""
+        return self._snapshot().keys()
+
+    def values(self) -> ValuesView[Room]:
+        """The rooms that exist now."""
+        return self._snapshot().values()
+
+    def items(self) -> ItemsView[str, Room]:
+        """The rooms that exist now, and their names."""
+        return self._snapshot().items()
+
+    def _snapshot(self) -> dict[str, Room]:
+        # Whoever closes one of these rooms may empty the next.
+        return {name: Room(self, name) for name in self}
+
     # For Room
 
     def members_of(self, name: str) -> Members:
@@ -85,7 +101,7 @@ class Rooms(Mapping[str, Room]):
         name: str,
         message: PreparedMessage,
         *,
-        exclude: Websocket | Collection[Websocket] | None = None,
+        exclude: Collection[Websocket] = (),
         key: Hashable = None,
     ) -> BroadcastResult:
         """Hand a message to the members of a room in this process.
@@ -166,7 +182,15 @@ class Rooms(Mapping[str, Room]):
         self._context = contextvars.copy_context()
         try:
             async with trio.open_nursery() as self._nursery:
-                self._nursery.start_soon(self.fanout.loop)
+                self._nursery.start_soon(self._fan_out)
                 task_status.started()
         finally:
-            self._token = self._nursery = None
+            self._token = None
+
+    async def _fan_out(self) -> None:
+        try:
+            await self.fanout.loop()
+        finally:
+            # What ends the application ends the rooms, and that ends their tasks.
+            self._nursery = None
+            self.disband()

@@ -55,7 +55,8 @@ class TaskLife:
         self._members = members
         self._tasks = tasks
         self._predecessor = predecessor
-        self._scope = trio.CancelScope()
+        # The last leave ends them, which comes before all else: when the application ends, too.
+        self._scope = trio.CancelScope(shield=True)
         self._ended = trio.Event()
 
     def end(self) -> None:
@@ -66,7 +67,8 @@ class TaskLife:
         """Run the tasks to their end, after those of the life before."""
         try:
             if self._predecessor is not None:
-                await self._predecessor._ended.wait()
+                with trio.CancelScope(shield=True):
+                    await self._predecessor._ended.wait()
                 self._predecessor = None
             if self._scope.cancel_called:
                 return

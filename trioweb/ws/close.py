@@ -84,6 +84,17 @@ def check_code(code: int) -> int:
     return int(code)
 
 
+def check_reason(reason: str) -> str:
+    """Return ``reason`` when it can be one.
+
+    Raises:
+        TypeError: it is no str.
+    """
+    if not isinstance(reason, str):
+        raise TypeError(f'a close reason must be a str, "" for none, not {type(reason).__name__}')
+    return reason
+
+
 def cut_reason(reason: str) -> str:
     """Cut ``reason`` to what a Close frame holds: 123 bytes of UTF-8, at a character.
 

@@ -70,7 +70,7 @@ class Outcome:
             return error.code, error.reason
         if isinstance(error, HTTPException) and is_wire_code(error.close_code):
             if error.status < 500 or error.default_close_code is not None:
-                return error.close_code, error.message
+                return error.close_code, str(error.message)
             self._log("an HTTPException of 5xx", error)
             return error.close_code, INTERNAL_ERROR[1]
         if isinstance(error, WebsocketClosed):

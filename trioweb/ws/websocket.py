@@ -15,7 +15,7 @@ from trioweb.errors import (
     WebsocketClosed,
 )
 from trioweb.http.response import Response, to_response
-from trioweb.ws.close import check_code
+from trioweb.ws.close import check_code, check_reason
 from trioweb.ws.encoding import PONG, encode_frame
 from trioweb.ws.facts import Facts
 from trioweb.ws.fragments import MessageParts, send_fragments
@@ -377,6 +377,7 @@ class Websocket(TypedMessages, Facts):
 
         Raises:
             ValueError: the code can't be sent.
+            TypeError: the code is no int, or the reason no str.
 
         Cancellation:
             Close is queued all the same.
@@ -385,6 +386,7 @@ class Websocket(TypedMessages, Facts):
             RFC 6455 §7.1
         """
         check_code(code)
+        check_reason(reason)
         connection = self._connection
         if not self.accepted:
             if connection.denial is None:
