@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from trioweb.ws.parking import Parking
+
 if TYPE_CHECKING:
     from trioweb.ws.writer import FrameWriter
 
@@ -36,22 +38,17 @@ class Fanout:
     def __init__(self) -> None:
         self.left: float = math.inf
         self._waiting: deque[FrameWriter] = deque()
-        self._parked: trio.lowlevel.Task | None = None
+        self._parking = Parking()
 
     def add(self, writer: FrameWriter) -> None:
         """Let a writer write what it has queued in a later turn."""
         self._waiting.append(writer)
-        self._wake()
+        self._parking.wake()
 
     def has_handed_out(self) -> None:
         """A broadcast is in the queues of all: begin a new slice if it took much of this one."""
         if self.left < RENEWED_BELOW:
-            self._wake()
-
-    def _wake(self) -> None:
-        if self._parked is not None:
-            task, self._parked = self._parked, None
-            trio.lowlevel.reschedule(task)
+            self._parking.wake()
 
     async def loop(self) -> None:
         """Write in slices what was left to it, until cancelled; the body of a task."""
@@ -62,7 +59,7 @@ class Fanout:
                 if self._waiting or self.left < SLICE:
                     await trio.lowlevel.checkpoint()
                 else:
-                    await self._park()
+                    await self._parking.park()
         finally:
             self.left = math.inf
             while self._waiting:
@@ -72,12 +69,3 @@ class Fanout:
         waiting, now = self._waiting, trio.current_time()
         while waiting and self.left > 0:
             self.left -= 1 + waiting.popleft().write_in_turn(now) // BYTES_PER_WRITE
-
-    async def _park(self) -> None:
-        self._parked = trio.lowlevel.current_task()
-
-        def abort(_: object) -> trio.lowlevel.Abort:
-            self._parked = None
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        await trio.lowlevel.wait_task_rescheduled(abort)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from trioweb.ws.parking import Parking
 from trioweb.ws.queue import FrameQueue
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class FrameWriter:
         self._control: list[bytes] = []
         self._pong: bytes | None = None
         self._partial: memoryview | None = None
-        self._parked: trio.lowlevel.Task | None = None
+        self._parking = Parking()
         self._closing: bytes | None = None
         self._is_writing_data = False
         self._is_idle = True
@@ -200,9 +201,8 @@ class FrameWriter:
         if self._start_sender is not None:
             start, self._start_sender = self._start_sender, None
             start()
-        elif self._parked is not None:
-            task, self._parked = self._parked, None
-            trio.lowlevel.reschedule(task)
+        else:
+            self._parking.wake()
 
     async def send_loop(self) -> None:
         """Write what is queued, then park until there is more; the body of the send task."""
@@ -210,21 +210,12 @@ class FrameWriter:
             chunk = self._next_chunk()
             if chunk is None:
                 self._is_idle = True
-                await self._park()
+                await self._parking.park()
                 continue
             try:
                 await self._write(chunk)
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 self._found_broken()
-
-    async def _park(self) -> None:
-        self._parked = trio.lowlevel.current_task()
-
-        def abort(_: object) -> trio.lowlevel.Abort:
-            self._parked = None
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        await trio.lowlevel.wait_task_rescheduled(abort)
 
     def _next_chunk(self) -> memoryview | None:
         if self._partial is not None:
