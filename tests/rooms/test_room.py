@@ -108,6 +108,21 @@ async def test_going_through_the_rooms_is_not_disturbed_by_their_change() -> Non
         assert dict(stage.app.rooms) == {}
 
 
+@pytest.mark.parametrize("view", ["keys", "values", "items"])
+async def test_closing_one_room_may_empty_the_next(view: str) -> None:
+    """A view of the rooms is of those that existed when it was made."""
+    async with open_stage() as stage:
+        peer = await stage.connect(staying_in("a", "b"))
+        seen = []
+        for one in getattr(stage.app.rooms, view)():
+            seen.append(one)
+            stage.app.room("a").close()
+        a, b = stage.app.room("a"), stage.app.room("b")
+        assert seen == {"keys": ["a", "b"], "values": [a, b], "items": [("a", a), ("b", b)]}[view]
+        await stage.settle()
+        assert peer.close == (1000, "")
+
+
 async def test_connections_are_those_that_are_open() -> None:
     """In a room or not; from accept to the step in which either side closes, or the loss."""
     accept, close = trio.Event(), trio.Event()
@@ -218,6 +233,21 @@ async def test_those_excluded_get_nothing() -> None:
             await stage.settle()
             got = {index for index, peer in enumerate(peers) if peer.take() == [str(number)]}
             assert got == reached
+
+
+async def test_what_cannot_be_excluded_is_an_error() -> None:
+    """In an empty room as well; a member is excluded by its socket."""
+    async with open_stage() as stage:
+        peer = await stage.connect(staying_in("a", meta={}))
+        (member,) = stage.app.room("a").members
+        wrong: list[Any] = [member, [member], "Ada", peer.ws.id, 5, {"Ada": peer.ws}, [None]]
+        for room in (stage.app.room("a"), stage.app.room("empty")):
+            for exclude in wrong:
+                with pytest.raises(TypeError, match="exclude= takes a Websocket or several"):
+                    room.broadcast("x", exclude=exclude)
+            assert room.broadcast("x", exclude=[member.ws]).sent == 0
+        await stage.settle()
+        assert peer.take() == []
 
 
 async def test_a_key_belongs_to_its_room() -> None:
@@ -374,6 +404,18 @@ async def test_close_closes_every_member_behind_what_was_broadcast() -> None:
             assert peer.ended
             assert peer.handler_ended
         assert peers[2].close is None
+
+
+async def test_a_reason_that_is_no_text_closes_nobody() -> None:
+    """It is refused before anything has happened."""
+    reason: Any = None
+    async with open_stage() as stage:
+        peers = await stage.connect_all([staying_in("a")] * 2)
+        with pytest.raises(TypeError, match="reason must be a str"):
+            stage.app.room("a").close(4000, reason)
+        assert len(stage.app.room("a").members) == 2
+        await stage.settle()
+        assert [peer.close for peer in peers] == [None, None]
 
 
 async def test_close_is_1000_by_itself_and_cancels_nobody() -> None:

@@ -478,6 +478,26 @@ async def test_cancelled_serve_ends_it(autojump_clock: trio.testing.MockClock) -
     assert dict(app.rooms) == {}
 
 
+@pytest.mark.parametrize("how", ["drain", "cancel"])
+async def test_life_that_waits_for_the_one_before_ends_with_the_server(
+    autojump_clock: trio.testing.MockClock, how: str
+) -> None:
+    """It has not begun, and never does; the one before has its time to end."""
+    app, diary = make_app(config={"WEBSOCKET_TIMEOUT": 1}), Diary(cleanup=3)
+    app.room_task("tea")(diary.keep)
+    async with open_client(app) as client:
+        for _ in range(2):
+            async with client.websocket("/join/tea") as ws:
+                await wait_all_tasks_blocked()
+                await ws.send("leave")
+                await wait_all_tasks_blocked()
+        async with client.websocket("/join/tea"):
+            await wait_all_tasks_blocked()
+            if how == "drain":
+                app.shutdown()
+    assert diary.lines == ["start tea", "cancelled tea", "end tea"]
+
+
 async def test_application_runs_again_with_its_tasks() -> None:
     app, diary = make_app(), Diary()
     app.room_task("tea")(diary.keep)
