@@ -28,7 +28,7 @@ from tests.benchmarks.roster import PEERS, TRIOWEB
 from tests.benchmarks.workloads import WORKLOADS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from tests.benchmarks.workloads import Workload
 
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     pace = Pace(
         options.rounds or quick.rounds,
         options.seconds or quick.seconds,
-        options.rounds or quick.memory_rounds,
+        min(options.rounds or quick.memory_rounds, quick.memory_rounds),
     )
     # Whoever ends us by SIGTERM wants the blocks, and so the processes, ended as well.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
@@ -68,17 +68,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with Contest([PEERS[name] for name in names], program, processors, pace, _say) as contest:
             for workload in workloads:
                 contest.measure(workload)
-    tables = make_tables(contest.results, contest.absent, head, pace)
-    print(tables)
-    if options.output is not None:
-        options.output.mkdir(parents=True, exist_ok=True)
-        raw = make_raw(contest.results, contest.absent, head, pace)
-        for name, text in (
-            ("benchmarks.md", tables),
-            ("benchmarks.json", raw),
-            ("benchmarks.svg", draw_ratios(contest.results, head)),
-        ):
-            (options.output / name).write_text(text, encoding="utf-8")
+                if options.output is not None:
+                    # Each time: who loses patience has what was measured so far.
+                    _write(options.output, contest, head, pace)
+    print(make_tables(contest.results, contest.absent, head, pace))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -98,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--rounds",
         type=_positive(int),
-        help=f"turns of each peer ({_PACE.rounds}; of memory {_PACE.memory_rounds})",
+        help=f"turns of each peer ({_PACE.rounds}), of memory {_PACE.memory_rounds} at most",
     )
     parser.add_argument("--seconds", type=_positive(float), help=f"of a window ({_PACE.seconds})")
     parser.add_argument(
@@ -123,6 +116,16 @@ def _positive(kind: type[int | float]) -> Callable[[str], float]:
         return number
 
     return parse
+
+
+def _write(directory: Path, contest: Contest, head: Mapping[str, str], pace: Pace) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, text in (
+        ("benchmarks.md", make_tables(contest.results, contest.absent, head, pace)),
+        ("benchmarks.json", make_raw(contest.results, contest.absent, head, pace)),
+        ("benchmarks.svg", draw_ratios(contest.results, head)),
+    ):
+        (directory / name).write_text(text, encoding="utf-8")
 
 
 def _is_possible(workload: Workload) -> bool:
