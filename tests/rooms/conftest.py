@@ -188,12 +188,16 @@ class Stage:
             AssertionError: nothing else has failed, and a handler found something wrong.
         """
         async with open_client(self.app, link=Link(buffer=self._buffer)) as self.client:
-            yield
-            if clients_leave:
-                for peer in self.peers:
-                    peer.abort()
-                await wait_all_tasks_blocked()
-                self.check_nothing_is_left()
+            try:
+                yield
+                if clients_leave:
+                    self._abort_all()
+                    await wait_all_tasks_blocked()
+                    self.check_nothing_is_left()
+            except BaseException:
+                # Lest their last words take a second, of a clock that may stand still.
+                self._abort_all()
+                raise
         self.check_nothing_is_left()
         if self._failures:
             raise self._failures[0]
@@ -256,6 +260,10 @@ class Stage:
                     has_read = True
                     if peer.ended:
                         await peer.hang_up()
+
+    def _abort_all(self) -> None:
+        for peer in self.peers:
+            peer.abort()
 
     def check_nothing_is_left(self) -> None:
         """There are no rooms without clients, whatever handlers still do."""

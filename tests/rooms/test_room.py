@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
-from trio.testing import assert_no_checkpoints, wait_all_tasks_blocked
+from trio.testing import assert_no_checkpoints
 
 from tests.rooms.conftest import idle, open_stage, sockets, staying_in
 from trioweb import BroadcastResult, Member, Room, TrioWeb
@@ -291,89 +291,6 @@ async def test_a_newer_message_takes_the_place_of_a_queued_one_of_its_key(key: A
             "plain 1",
             "plain 2",
         ]
-
-
-# Flushing
-
-
-async def test_flush_waits_for_the_sockets_of_all_members() -> None:
-    """Not for those of others, nor for what is broadcast after it was called."""
-    async with open_stage() as stage:
-        peers = await stage.connect_all([staying_in("a")] * 3 + [staying_in("b")])
-        room = stage.app.room("a")
-        await room.flush()
-        peers[0].is_stalled = peers[2].is_stalled = peers[3].is_stalled = True
-        stage.app.room("b").broadcast(bytes(10_000))
-        room.broadcast(bytes(10_000))
-        flushed = trio.Event()
-
-        async def flush() -> None:
-            await room.flush()
-            flushed.set()
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(flush)
-            await stage.settle()
-            assert not flushed.is_set()
-            assert len(peers[1].take()) == 1
-            peers[0].is_stalled = False
-            await stage.settle()
-            assert not flushed.is_set()
-            peers[2].is_stalled = False
-            await stage.settle()
-            assert flushed.is_set()
-        assert peers[3].waiting > 0
-
-
-@pytest.mark.parametrize("end", ["leaves", "aborts", "is closed"])
-async def test_flush_does_not_wait_for_who_is_gone(end: str) -> None:
-    """And raises for nobody."""
-    async with open_stage() as stage:
-        peers = await stage.connect_all([staying_in("a")] * 2)
-        room = stage.app.room("a")
-        peers[0].is_stalled = True
-        room.broadcast(bytes(10_000))
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(room.flush)
-            await stage.settle()
-            assert nursery.child_tasks
-            if end == "leaves":
-                peers[0].leave()
-            elif end == "aborts":
-                peers[0].abort()
-            else:
-                nursery.start_soon(peers[0].ws.close, 4000)
-                await stage.settle()
-                peers[0].is_stalled = False
-            await stage.settle()
-            assert not nursery.child_tasks
-        assert len(peers[1].take()) == 1
-
-
-@pytest.mark.parametrize("members", [0, 1])
-async def test_flush_is_a_cancel_point(members: int) -> None:
-    async with open_stage() as stage:
-        await stage.connect_all([staying_in("a")] * members)
-        with trio.CancelScope() as scope:
-            scope.cancel()
-            await stage.app.room("a").flush()
-        assert scope.cancelled_caught
-
-
-async def test_flush_that_is_cancelled_loses_nothing() -> None:
-    async with open_stage() as stage:
-        peer = await stage.connect(staying_in("a"))
-        room = stage.app.room("a")
-        peer.is_stalled = True
-        room.broadcast(bytes(10_000))
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(room.flush)
-            await wait_all_tasks_blocked()
-            assert nursery.child_tasks
-            nursery.cancel_scope.cancel()
-        peer.is_stalled = False
-        await stage.settle()
-        assert peer.take() == [bytes(10_000)]
 
 
 # Closing
