@@ -22,6 +22,8 @@ class Frame:
     size: int
     key: Hashable
     was_offered: bool
+    droppable: bool = False
+    age: int = 0
 
 
 class Wire:
@@ -40,6 +42,7 @@ class Wire:
         self._free = BUFFER
         self._partial = 0
         self._queue: list[Frame] = []
+        self._offered = 0
 
     @property
     def is_idle(self) -> bool:
@@ -64,6 +67,9 @@ class Wire:
     def offer(self, text: str, key: Hashable, *, drop_oldest: bool) -> tuple[bool, int]:
         """A broadcast: whether it is taken, and how many messages are dropped for it."""
         frame = make_frame(text, key, was_offered=True)
+        frame.droppable = drop_oldest
+        self._offered += 1
+        frame.age = self._offered
         if self.is_idle:
             self._write(frame)
             return True, 0
@@ -74,14 +80,16 @@ class Wire:
         bound = BOUND if drop_oldest else 4 * BOUND
         dropped = 0
         while drop_oldest and sum(one.size for one in others) + frame.size > bound:
-            oldest = next((one for one in others if one.was_offered), None)
-            if oldest is None:
+            droppable = [one for one in others if one.droppable]
+            if not droppable:
                 break
+            oldest = min(droppable, key=lambda one: one.age)
             others.remove(oldest)
             self._queue.remove(oldest)
             dropped += 1
-        if sum(one.size for one in others) >= bound:
-            return False, dropped + 1
+        is_no_worse = drop_oldest or (same and frame.size <= same[0].size)
+        if sum(one.size for one in others) >= bound and not is_no_worse:
+            return False, 0
         if same:
             self._queue[self._queue.index(same[0])] = frame
         else:

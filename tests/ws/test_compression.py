@@ -151,7 +151,8 @@ async def test_a_part_that_waits_for_room_is_not_in_the_context(bench: Bench, mo
 
         async def parts() -> AsyncIterator[str]:
             await ws.ping()
-            ws._connection.outbox.offer(b"\x82\x7f" + (300_000).to_bytes(8, "big") + bytes(300_000))
+            frame = b"\x82\x7f" + (300_000).to_bytes(8, "big") + bytes(300_000)
+            ws._connection.outbox.offer(frame, trio.current_time())
             in_turn.set()
             yield TEXTS[1]
 

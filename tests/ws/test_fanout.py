@@ -216,6 +216,33 @@ async def test_others_run_between_slices(size: int, in_a_turn: int) -> None:
     assert [writes for writes in turns.writes if writes] == [in_a_turn] * 3
 
 
+async def test_broadcast_to_a_few_does_not_wait_for_one_to_many() -> None:
+    """The newest comes first, and then all broadcasts get on together."""
+    fanout, turns = Fanout(), Turns()
+    order: list[str] = []
+
+    class Named(Recorder):
+        def __init__(self, name: str) -> None:
+            super().__init__(64, turns)
+            self.name = name
+
+        def write_in_turn(self, now: float) -> int:
+            order.append(self.name)
+            return super().write_in_turn(now)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(fanout.loop)
+        await trio.testing.wait_all_tasks_blocked()
+        for name, members in (("many", 4 * SLICE), ("few", 3), ("fewer", 1)):
+            for _ in range(members):
+                fanout.add(Named(name))
+            fanout.has_handed_out()
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert order[:7] == ["fewer", "few", "many", "few", "many", "few", "many"]
+    assert order.count("many") == 4 * SLICE
+
+
 async def test_small_broadcasts_use_up_a_slice_and_get_a_new_one() -> None:
     """What one turn writes is bounded over all broadcasts together; the next has its own slice."""
     fanout = Fanout()

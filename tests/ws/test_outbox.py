@@ -91,6 +91,7 @@ async def test_the_oldest_is_dropped_and_the_newest_seen(bench: Bench, stage: St
 
 
 async def test_what_was_sent_is_never_dropped(memory: Bench, stage: Stage) -> None:
+    """Whatever fills the bound, the newest broadcast waits beside it."""
     async with memory.connect(stage.handler, send_queue_bytes=BOUND) as peer:
         await wait_all_tasks_blocked()
         websocket: Any = stage.connection.websocket
@@ -99,9 +100,10 @@ async def test_what_was_sent_is_never_dropped(memory: Bench, stage: Stage) -> No
             if stage.size >= BOUND:
                 break
         sent = number + 1
-        assert not stage.offer("too late", drop_oldest=True)
-        assert stage.connection.outbox.dropped == 1
-        assert await read_all(peer) == [f"sent {n}" for n in range(sent)]
+        for number in range(5):
+            assert stage.offer(f"new {number}", drop_oldest=True)
+        assert stage.connection.outbox.dropped == 4
+        assert await read_all(peer) == [*(f"sent {n}" for n in range(sent)), "new 4"]
 
 
 async def test_a_key_keeps_one_message_in_its_place(memory: Bench, stage: Stage) -> None:
@@ -556,3 +558,100 @@ async def test_a_broadcast_that_finds_the_stream_broken_is_not_counted(memory: B
         assert not stage.offer("lost")
         assert stage.connection.messages_sent == 0
         assert not stage.connection.open
+
+
+async def stall(stage: Stage) -> None:
+    """Broadcast until something waits that can't be taken back."""
+    await wait_all_tasks_blocked()
+    for number in range(5):
+        assert stage.offer(f"fills {number}")
+    await wait_all_tasks_blocked()
+    assert stage.size
+
+
+async def test_what_was_sent_keeps_no_stale_message_of_a_key(memory: Bench, stage: Stage) -> None:
+    """Though it fills the bound by itself: the successor makes the queue longer by one at most."""
+    async with memory.connect(stage.handler, send_queue_bytes=BOUND) as peer:
+        await stall(stage)
+        assert stage.offer("score 1:0", key="score", drop_oldest=True)
+        await stage.connection.send(1, b"sent".ljust(BOUND, b"."))
+        assert stage.offer("score 1:1", key="score", drop_oldest=True)
+        got = [str(await peer.next_message()).rstrip(".") for _ in range(7)]
+        assert got[5:] == ["score 1:1", "sent"]
+
+
+async def test_a_message_that_took_a_place_is_as_young_as_it_is(
+    memory: Bench, stage: Stage
+) -> None:
+    """Though its place is old: others go before it."""
+    async with memory.connect(stage.handler, send_queue_bytes=BOUND) as peer:
+        await stall(stage)
+        assert stage.offer("score 1:0", key="score", drop_oldest=True)
+        for number in range(8):
+            assert stage.offer(f"chat {number}", drop_oldest=True)
+        assert stage.offer("score 1:1", key="score", drop_oldest=True)
+        for number in range(8, 11):
+            assert stage.offer(f"chat {number}", drop_oldest=True)
+        got = (await read_all(peer))[5:]
+        assert got[0] == "score 1:1"
+        assert got[1:] == [f"chat {number}" for number in range(11 - len(got[1:]), 11)]
+        assert len(got) < 12
+
+
+async def test_one_policy_drops_nothing_of_the_other(memory: Bench, stage: Stage) -> None:
+    """What was offered without ``drop_oldest`` stays."""
+    async with memory.connect(stage.handler, send_queue_bytes=BOUND) as peer:
+        await stall(stage)
+        for number in range(12):
+            assert stage.offer(f"money {number}")
+        for number in range(3):
+            assert stage.offer(f"cursor {number}", drop_oldest=True)
+        assert stage.connection.outbox.dropped == 2
+        expected = [*(f"money {number}" for number in range(12)), "cursor 2"]
+        assert (await read_all(peer))[5:] == expected
+
+
+@pytest.mark.parametrize("drop_oldest", [True, False])
+async def test_a_queue_of_tiny_messages_is_bounded_by_their_number(
+    memory: Bench, stage: Stage, drop_oldest: bool
+) -> None:
+    """Each costs a place, which is more than its few bytes."""
+    message = PreparedMessage("1")
+    async with memory.connect(stage.handler, send_queue_bytes=100_000):
+        await stall(stage)
+        waiting = 0
+        for key in range(2000):
+            if not stage.connection.offer(message, key=key, drop_oldest=drop_oldest):
+                break
+            waiting += 1
+        outbox = stage.connection.outbox
+        if drop_oldest:
+            assert waiting == 2000
+            assert 1500 < outbox.dropped < 2000
+        else:
+            assert 1500 < waiting < 1600
+            assert not stage.connection.open
+        assert outbox.waiting < 10 * SIZE
+
+
+async def test_a_queue_that_a_fragmented_message_holds_back_is_named_so(
+    memory: Bench, stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The peer is not slow: its own handler keeps the others waiting."""
+    is_sending = trio.Event()
+
+    async def parts() -> AsyncIterator[str]:
+        yield "begun"
+        is_sending.set()
+        await trio.sleep_forever()
+
+    async def handler(ws: Websocket) -> None:
+        stage.connection = ws._connection
+        await ws.send_fragments(parts())
+
+    async with memory.connect(handler, send_queue_bytes=BOUND):
+        await is_sending.wait()
+        while stage.offer("held"):
+            pass
+    (record,) = [one for one in caplog.records if one.levelname == "WARNING"]
+    assert "bytes are waiting to be sent behind a fragmented message" in record.getMessage()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import Any
 
 from hypothesis import given
@@ -14,7 +15,7 @@ FRAMES = st.binary(min_size=1, max_size=20)
 KEYS = st.sampled_from([None, 0, 1, "a", ("key", 0)])
 STEPS = st.one_of(
     st.tuples(st.just("append"), FRAMES),
-    st.tuples(st.just("offer"), FRAMES, KEYS),
+    st.tuples(st.just("offer"), FRAMES, KEYS, st.booleans()),
     st.tuples(st.just("mark")),
     st.tuples(st.just("drop")),
     st.tuples(st.just("take"), st.integers(1, 60)),
@@ -24,29 +25,29 @@ STEPS = st.one_of(
 
 @given(st.lists(STEPS, max_size=40))
 def test_any_use_agrees_with_a_list(steps: list[tuple[Any, ...]]) -> None:
-    """Entries are [frame or marker, whether it was offered, its key]."""
+    """Entries are [frame or marker, whether offered, its key, whether droppable, its age]."""
     queue = FrameQueue()
     model: list[list[Any]] = []
-    for name, *args in steps:
+    for age, (name, *args) in enumerate(steps):
         if name == "append":
             queue.append(args[0])
-            model.append([args[0], False, None])
+            model.append([args[0], False, None, False, 0])
         elif name == "offer":
-            frame, key = args
+            frame, key, droppable = args
             known = [entry for entry in model if entry[1] and key is not None and entry[2] == key]
             if key is not None:
                 assert queue.replace(frame, key) == bool(known)
             if known:
-                known[0][0] = frame
+                known[0][0], known[0][4] = frame, age
             else:
-                queue.offer(frame, key)
-                model.append([frame, True, key])
+                queue.offer(frame, key, droppable=droppable)
+                model.append([frame, True, key, droppable, age])
         elif name == "mark":
             marker = Marker()
             queue.mark(marker)
-            model.append([marker, False, None])
+            model.append([marker, False, None, False, 0])
         elif name == "drop":
-            oldest = next((entry for entry in model if entry[1]), None)
+            oldest = min((entry for entry in model if entry[3]), key=itemgetter(4), default=None)
             assert queue.drop_oldest() == (oldest is not None)
             if oldest is not None:
                 model.remove(oldest)
@@ -69,7 +70,7 @@ def test_any_use_agrees_with_a_list(steps: list[tuple[Any, ...]]) -> None:
             assert not queue
             assert queue.size == 0
             queue = other
-            model.insert(0, [b"before", False, None])
+            model.insert(0, [b"before", False, None, False, 0])
         frames = [entry[0] for entry in model if isinstance(entry[0], bytes)]
         assert queue.size == sum(map(len, frames))
         assert bool(queue) == bool(model)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
     from typing import TypeAlias
 
+    from trioweb.http import Request
     from trioweb.net import ByteStream
     from trioweb.routing import Include, Route
     from trioweb.types import Handler, Lifespan
@@ -67,7 +68,6 @@ class TrioWeb(Dispatch, Registration):
     Attributes:
         ctx: a namespace for the application's own things.
         limiter: bounds the worker threads in which ``def`` handlers run.
-        rooms: those that exist, by name; a mapping that can't be changed.
     """
 
     def __init__(
@@ -88,8 +88,8 @@ class TrioWeb(Dispatch, Registration):
         self.ctx = SimpleNamespace()
         # trio's own default, as a limiter of ours, so that a testing kit can put one in its place.
         self.limiter: Limiter = trio.CapacityLimiter(40)
-        self.rooms = Rooms(self._room_tasks.find)
-        self._websockets: set[Websocket] = set()
+        self._rooms = Rooms(self._room_tasks.find)
+        self._websockets: dict[Request, Websocket] = {}  # by their handshakes
         self._caps = ConnectionCaps()
         self._guards = tuple(guards)
         self._lifespan = lifespan
@@ -127,10 +127,15 @@ class TrioWeb(Dispatch, Registration):
         return self._server is not None and self._server.draining
 
     @property
+    def rooms(self) -> Rooms:
+        """The rooms that exist, by name: a mapping that can't be changed."""
+        return self._rooms
+
+    @property
     def connections(self) -> frozenset[Websocket]:
         """The WebSockets that are open now."""
         # A list first: a thread may ask while connections come and go.
-        return frozenset(ws for ws in list(self._websockets) if ws.open)
+        return frozenset(ws for ws in list(self._websockets.values()) if ws.open)
 
     def room(self, name: str) -> Room:
         """A handle of a room, to join it or to tell its members something.
@@ -146,7 +151,7 @@ class TrioWeb(Dispatch, Registration):
         """
         if not isinstance(name, str):
             raise TypeError(f"a room's name is a str, not {type(name).__name__}: {name!r}")
-        return Room(self.rooms, name)
+        return Room(self._rooms, name)
 
     def url_for(
         self,
@@ -204,7 +209,7 @@ class TrioWeb(Dispatch, Registration):
         self._nursery = AppNursery(self.shutdown)
         self._server = Server(self)
         try:
-            async with open_lifetime(self, self._lifespan, self._nursery, self.rooms):
+            async with open_lifetime(self, self._lifespan, self._nursery, self._rooms):
                 yield
         finally:
             self._nursery = self._server = None

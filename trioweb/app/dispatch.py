@@ -42,13 +42,13 @@ class Dispatch:
 
     config: Config
     limiter: Any
-    rooms: Rooms
+    _rooms: Rooms
     router: Router
     _caps: ConnectionCaps
     _middleware: Middleware
     _failures: Failures
     _guards: tuple[Handler, ...]
-    _websockets: set[Websocket]
+    _websockets: dict[Request, Websocket]
 
     async def handle(self, request: Request) -> Response:
         """Answer a request of plain HTTP; every Exception becomes an answer.
@@ -87,24 +87,27 @@ class Dispatch:
             )
         except HTTPException as refusal:
             return await self._answer_in_time(request, refusal)
-        with place:
-            return await serve_websocket(
-                request,
-                stream,
-                trailing,
-                opening=opening,
-                options=options,
-                handler_name=route.name,
-                fanout=self.rooms.fanout,
-                auto_accept=route.accept != "manual",
-                body=partial(self._websocket_body, request, route),
-                failed=partial(self._websocket_failed, request),
-                finish=partial(self._finish, request),
-            )
+        try:
+            with place:
+                return await serve_websocket(
+                    request,
+                    stream,
+                    trailing,
+                    opening=opening,
+                    options=options,
+                    handler_name=route.name,
+                    fanout=self._rooms.fanout,
+                    auto_accept=route.accept != "manual",
+                    body=partial(self._websocket_body, request, route),
+                    failed=partial(self._websocket_failed, request),
+                    finish=partial(self._finish, request),
+                )
+        finally:
+            self._websockets.pop(request, None)
 
     def is_being_cancelled(self) -> None:
         """Let all leave their rooms, so that a room of many is not told of each of them."""
-        self.rooms.disband()
+        self._rooms.disband()
 
     def _find(self, request: Request, *, upgrade: bool = False) -> Match | HTTPException:
         """Find the route; a failure is kept for after the request middleware, which runs anyway."""
@@ -196,14 +199,11 @@ class Dispatch:
         args, kwargs = binding.arguments(request, ws)
         if route.accept != "manual":
             await ws.accept()
-        self._websockets.add(ws)
-        try:
-            result = route.handler(*args, **kwargs)
-            if not inspect.isawaitable(result):
-                raise TypeError(f"WebSocket handler {route.name!r} must be an async function")
-            result = await result
-        finally:
-            self._websockets.discard(ws)
+        self._websockets[request] = ws
+        result = route.handler(*args, **kwargs)
+        if not inspect.isawaitable(result):
+            raise TypeError(f"WebSocket handler {route.name!r} must be an async function")
+        result = await result
         if result is None:
             return None
         if ws.accepted:

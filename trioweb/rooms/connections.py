@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from trioweb.rooms.members import Member, Members, check_websocket
+from trioweb.rooms.members import Member, Members, check_run, check_websocket
 from trioweb.ws.prepared import PreparedMessage
 from trioweb.ws.websocket import connection_of
 
@@ -25,6 +25,7 @@ class ConnectionManager:
 
     def __init__(self) -> None:
         self._members = Members()
+        self._token: trio.lowlevel.TrioToken | None = None
 
     @property
     def active_connections(self) -> list[Websocket]:
@@ -51,6 +52,7 @@ class ConnectionManager:
             await connection_of(websocket).checkpoint()
         else:
             await websocket.accept()
+        self._token = trio.lowlevel.current_trio_token()
         if websocket.open and websocket not in self._members:
             self._members.add(Member(websocket, None), connection_of(websocket).options.slow_policy)
 
@@ -71,10 +73,13 @@ class ConnectionManager:
         Raises:
             TypeError: data can't be sent in this encoding.
             ValueError: an unknown encoding.
+            RuntimeError: called from another thread.
 
         Cancellation:
             It is sent all the same.
         """
+        if self._token is not None:
+            check_run(self._token)
         result = self._members.broadcast(PreparedMessage(data, encoding))
         await trio.lowlevel.checkpoint()
         return result

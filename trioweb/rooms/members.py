@@ -18,7 +18,8 @@ from trioweb.ws.budget import BYTES_PER_OPERATION, Budget
 from trioweb.ws.websocket import Websocket, connection_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Hashable, Iterator
+    from collections.abc import Callable, Hashable, Iterator
+    from collections.abc import Set as AbstractSet
 
     from trioweb.types import SlowPolicy
     from trioweb.ws.connection import Connection
@@ -43,7 +44,7 @@ class BroadcastResult(NamedTuple):
     Attributes:
         sent: members that it was written to or queued for.
         dropped: messages that were dropped from queues of members to make room for it, by the
-            policy ``"drop_oldest"``; itself included, where even that made no room.
+            policy ``"drop_oldest"``.
         closed: members that turned out to be lost, or were closed now because they are too slow.
     """
 
@@ -113,7 +114,7 @@ class Members:
         self,
         message: PreparedMessage,
         *,
-        exclude: Collection[Websocket] = (),
+        exclude: AbstractSet[Websocket] = frozenset(),
         key: Hashable = None,
     ) -> BroadcastResult:
         """Hand a message to every member; waits for nobody.
@@ -137,10 +138,9 @@ class Members:
             dropped_before = outbox.dropped
             if connection.offer(message, key=key, drop_oldest=membership.drop_oldest, now=now):
                 sent += 1
-            elif not connection.open:
+                dropped += outbox.dropped - dropped_before
+            else:
                 closed += 1
-                continue
-            dropped += outbox.dropped - dropped_before
         memberships[0].connection.fanout.has_handed_out()
         Budget.of_this_run().charge(len(memberships) * BYTES_PER_OPERATION)
         return BroadcastResult(sent, dropped, closed)
@@ -175,3 +175,23 @@ def check_websocket(websocket: object, what: str) -> None:
     """
     if not isinstance(websocket, Websocket):
         raise TypeError(f"{what} takes a Websocket, not {type(websocket).__name__}")
+
+
+def check_run(token: trio.lowlevel.TrioToken) -> None:
+    """Refuse a call from where connections can't be written to.
+
+    Args:
+        token: of the run in which they live.
+
+    Raises:
+        RuntimeError: this is another thread.
+    """
+    try:
+        is_there = trio.lowlevel.current_trio_token() is token
+    except RuntimeError:
+        is_there = False
+    if not is_there:
+        raise RuntimeError(
+            "rooms live in the thread of their application; from another one use "
+            "trio.from_thread.run_sync(room.broadcast, data)"
+        )

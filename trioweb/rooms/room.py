@@ -70,13 +70,14 @@ class Room:
                 it is bounded by WEBSOCKET_SEND_QUEUE_BYTES.
                 ``"disconnect"``: it is closed with 1013 when it takes nothing for
                 WEBSOCKET_STALL_TIMEOUT, or at once when four times the bound wait for it.
-                ``"drop_oldest"``: what was broadcast first goes, until the newest fits.
+                ``"drop_oldest"``: what was broadcast first goes, until the newest fits; in rooms
+                that it joined with ``"disconnect"`` nothing is dropped.
 
         Raises:
             TypeError: ws is no Websocket.
             ValueError: an unknown policy.
             NotAccepted: on entering: before ``accept``.
-            RuntimeError: on entering: it is a member already.
+            RuntimeError: on entering: it is a member already, or this is another thread.
 
         Cancellation:
             On entering: it has not joined. Leaving the block is no cancel point.
@@ -99,6 +100,10 @@ class Room:
         It is encoded once, and written or queued for every member when this returns; so it works
         in a ``finally`` of a cancelled handler as well. Each member gets broadcasts in their order.
         From another thread: ``trio.from_thread.run_sync(room.broadcast, data)``.
+
+        Who broadcasts more than may wait for a member, without any ``await`` in between, gives it
+        no time to take it: ``await room.flush()`` now and then. To a member to which a fragmented
+        message is being sent it goes afterwards.
 
         Args:
             data: as ``Websocket.send`` takes it.
@@ -126,9 +131,13 @@ class Room:
 
         What was dropped, or queued for a member that has ended, is not waited for.
 
+        Raises:
+            RuntimeError: called from another thread.
+
         Cancellation:
             Changes nothing.
         """
+        self._rooms.check_thread()
         await self._rooms.members_of(self.name).flush()
 
     def close(self, code: int = 1000, reason: str = "") -> None:
@@ -151,11 +160,11 @@ class Room:
         self._rooms.members_of(self.name).close(code, reason)
 
 
-def _websockets(exclude: Any) -> list[Websocket]:
+def _websockets(exclude: Any) -> frozenset[Websocket]:
     if exclude is None:
-        return []
+        return frozenset()
     if isinstance(exclude, Websocket):
-        return [exclude]
+        return frozenset((exclude,))
     # A Member is a tuple, but not of WebSockets.
     is_many = isinstance(exclude, Iterable) and not isinstance(exclude, Member)
     excluded = list(exclude) if is_many else [exclude]
@@ -165,7 +174,7 @@ def _websockets(exclude: Any) -> list[Websocket]:
                 f"exclude= takes a Websocket or several, not {type(one).__name__}; "
                 "of a Member it is member.ws"
             )
-    return excluded
+    return frozenset(excluded)
 
 
 class JoinScope:

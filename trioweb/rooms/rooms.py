@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from trioweb.rooms.members import NOBODY, Members
+from trioweb.rooms.members import NOBODY, Members, check_run
 from trioweb.rooms.room import Room
 from trioweb.rooms.tasks import TaskLife
 from trioweb.ws.fanout import Fanout
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Hashable, ItemsView, Iterator, KeysView, ValuesView
+    from collections.abc import Hashable, ItemsView, Iterator, KeysView, ValuesView
+    from collections.abc import Set as AbstractSet
 
     from trioweb.rooms.members import BroadcastResult, Member
     from trioweb.rooms.tasks import FindTasks
@@ -37,10 +38,10 @@ class Rooms(Mapping[str, Room]):
     def __init__(self, find_tasks: FindTasks) -> None:
         self._find_tasks = find_tasks
         self._members: dict[str, Members] = {}
-        self._lives: dict[str, TaskLife] = {}
+        self._lives: dict[str, TaskLife] = {}  # the newest of each name
         self._token: trio.lowlevel.TrioToken | None = None
         self._nursery: trio.Nursery | None = None
-        self._context = contextvars.copy_context()
+        self._context = contextvars.Context()
         self.fanout = Fanout()
 
     def __repr__(self) -> str:
@@ -85,6 +86,7 @@ class Rooms(Mapping[str, Room]):
         Raises:
             RuntimeError: it is one already.
         """
+        self.check_thread()
         members = self._members.get(room.name)
         if members is None:
             members = self._open(room)
@@ -101,7 +103,7 @@ class Rooms(Mapping[str, Room]):
         name: str,
         message: PreparedMessage,
         *,
-        exclude: Collection[Websocket] = (),
+        exclude: AbstractSet[Websocket] = frozenset(),
         key: Hashable = None,
     ) -> BroadcastResult:
         """Hand a message to the members of a room in this process.
@@ -135,17 +137,8 @@ class Rooms(Mapping[str, Room]):
         Raises:
             RuntimeError: it is such a call.
         """
-        if self._token is None:
-            return  # it does not run, so that there is nobody to be told
-        try:
-            token = trio.lowlevel.current_trio_token()
-        except RuntimeError:
-            token = None
-        if token is not self._token:
-            raise RuntimeError(
-                "rooms live in the thread of their application; from another one use "
-                "trio.from_thread.run_sync(room.broadcast, data)"
-            )
+        if self._token is not None:  # else it does not run, so that there is nobody to be told
+            check_run(self._token)
 
     # From the first join to the last leave
 
@@ -153,10 +146,11 @@ class Rooms(Mapping[str, Room]):
         tasks = self._find_tasks(room.name)  # which may raise
         members = self._members[room.name] = Members(partial(self._close, room.name))
         if tasks and self._nursery is not None:
-            life = TaskLife(room, members, tasks, self._lives.get(room.name))
-            self._lives[room.name] = life
-            # In the application's context, not in that of who happens to join first.
-            self._context.copy().run(self._nursery.start_soon, self._live, room.name, life)
+            is_kept = room.name in self._lives
+            self._lives[room.name] = TaskLife(room, members, tasks)
+            if not is_kept:
+                # In the application's context, not in that of who happens to join first.
+                self._context.copy().run(self._nursery.start_soon, self._keep, room.name)
         return members
 
     def _close(self, name: str) -> None:
@@ -164,12 +158,15 @@ class Rooms(Mapping[str, Room]):
         if name in self._lives:
             self._lives[name].end()
 
-    async def _live(self, name: str, life: TaskLife) -> None:
+    async def _keep(self, name: str) -> None:
+        """Run the lives of a room one after the other; the last one is all that matters then."""
+        life: TaskLife | None = None
         try:
-            await life.run()
+            while self._lives[name] is not life:
+                life = self._lives[name]
+                await life.run()
         finally:
-            if self._lives[name] is life:
-                del self._lives[name]
+            del self._lives[name]
 
     # The application's life
 
@@ -186,6 +183,7 @@ class Rooms(Mapping[str, Room]):
                 task_status.started()
         finally:
             self._token = None
+            self._context = contextvars.Context()
 
     async def _fan_out(self) -> None:
         try:

@@ -41,43 +41,27 @@ class TaskLife:
         room: theirs.
         members: the room's, for as long as this life lasts.
         tasks: what to run.
-        predecessor: the life before of a room of this name, whose tasks may not have ended yet.
     """
 
-    def __init__(
-        self,
-        room: Room,
-        members: Members,
-        tasks: Sequence[RoomTask],
-        predecessor: TaskLife | None,
-    ) -> None:
+    def __init__(self, room: Room, members: Members, tasks: Sequence[RoomTask]) -> None:
         self._room = room
         self._members = members
         self._tasks = tasks
-        self._predecessor = predecessor
         # The last leave ends them, which comes before all else: when the application ends, too.
         self._scope = trio.CancelScope(shield=True)
-        self._ended = trio.Event()
 
     def end(self) -> None:
         """Cancel the tasks: the last member has left."""
         self._scope.cancel(reason=f"the last member has left {self._room!r}")
 
     async def run(self) -> None:
-        """Run the tasks to their end, after those of the life before."""
-        try:
-            if self._predecessor is not None:
-                with trio.CancelScope(shield=True):
-                    await self._predecessor._ended.wait()
-                self._predecessor = None
-            if self._scope.cancel_called:
-                return
-            with self._scope:
-                async with trio.open_nursery() as nursery:
-                    for task in self._tasks:
-                        nursery.start_soon(self._run_task, task, name=task.name)
-        finally:
-            self._ended.set()
+        """Run the tasks to their end, unless the last member has left already."""
+        if self._scope.cancel_called:
+            return
+        with self._scope:
+            async with trio.open_nursery() as nursery:
+                for task in self._tasks:
+                    nursery.start_soon(self._run_task, task, name=task.name)
 
     async def _run_task(self, task: RoomTask) -> None:
         try:

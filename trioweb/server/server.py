@@ -73,15 +73,12 @@ class Server:
         """
         failure: BaseException | None = None
         try:
-            async with trio.open_nursery() as watching:
+            async with trio.open_nursery() as nursery:
                 # Connections hear of a cancellation when the application has.
-                with trio.CancelScope(shield=True) as shelter:
-                    watching.start_soon(self._watch, watching, shelter)
-                    async with trio.open_nursery() as nursery:
-                        for listener in listeners:
-                            nursery.start_soon(self._accept, listener, nursery)
-                        task_status.started()
-                watching.cancel_scope.cancel()
+                shelter, ended = trio.CancelScope(shield=True), trio.Event()
+                nursery.start_soon(self._watch, shelter, ended)
+                await nursery.start(self._serve_all, listeners, shelter, ended)
+                task_status.started()
         except BaseExceptionGroup as group:
             # A nursery wraps; what we raise is what happened.
             failure = _pick(group)
@@ -91,13 +88,29 @@ class Server:
         if failure is not None:
             raise failure
 
-    async def _watch(self, watching: trio.Nursery, shelter: trio.CancelScope) -> None:
+    async def _watch(self, shelter: trio.CancelScope, ended: trio.Event) -> None:
         try:
-            await trio.sleep_forever()
+            await ended.wait()
+        except trio.Cancelled:
+            self._app.is_being_cancelled()
+            raise
         finally:
             shelter.shield = False
-            if not watching.cancel_scope.cancel_called:
-                self._app.is_being_cancelled()
+
+    async def _serve_all(
+        self,
+        listeners: list[socket.socket],
+        shelter: trio.CancelScope,
+        ended: trio.Event,
+        *,
+        task_status: trio.TaskStatus[None],
+    ) -> None:
+        with shelter:
+            async with trio.open_nursery() as nursery:
+                for listener in listeners:
+                    nursery.start_soon(self._accept, listener, nursery)
+                task_status.started()
+        ended.set()
 
     async def _accept(self, listener: socket.socket, nursery: trio.Nursery) -> None:
         def start(stream: ByteStream) -> None:
@@ -129,6 +142,9 @@ class Server:
         self._sessions.add(session)
         try:
             await session.run()
+        except (KeyboardInterrupt, SystemExit):
+            self._app.is_being_cancelled()
+            raise
         finally:
             self._sessions.discard(session)
 

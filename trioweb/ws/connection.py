@@ -184,7 +184,7 @@ class Connection(Ending):
             drop_oldest: over the bound drop the oldest that was offered. Otherwise a peer that is
                 at four times the bound is disconnected (``SlowConsumer``); one that is slower than
                 it seems is found by its progress.
-            now: the time, if it is known.
+            now: the time, if it is known already.
 
         Returns:
             Whether it was queued or written; not if the connection is closing.
@@ -194,13 +194,16 @@ class Connection(Ending):
         deflater = self._deflater
         frame = message.plain if deflater is None else message.frame_for(deflater)
         outbox = self.outbox
-        if outbox.offer(frame, key=key, drop_oldest=drop_oldest, now=now):
+        if now is None:
+            now = trio.current_time()
+        if outbox.offer(frame, now, key=key, drop_oldest=drop_oldest):
             if outbox.is_broken:
                 return False
             self.messages_admitted += 1
             return True
-        if not drop_oldest:
-            self.close_for(SlowConsumer(f"{outbox.waiting} bytes are waiting to be sent"))
+        behind = " behind a fragmented message" if outbox.has_turn else ""
+        waiting = f"{outbox.waiting} bytes are waiting to be sent{behind}"
+        self.close_for(SlowConsumer(waiting))
         return False
 
     def mark(self) -> Marker:

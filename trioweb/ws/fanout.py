@@ -4,7 +4,8 @@ Theory of operation. A broadcast is in the queue of each member when it returns.
 much as a slice is done at once, in the broadcaster's own step, since a write that waits costs more.
 What is above that is written by ``loop`` in its turns, a slice each, with everybody else's turns
 in between; so are the broadcasts of a busy room, of which one write then takes several. All the
-rooms of an application share the slice of a turn.
+rooms of an application share the slice of a turn. The newest broadcast comes first, then one
+member of each in turn: one to a few members does not wait for one to thousands.
 """
 
 from __future__ import annotations
@@ -37,16 +38,21 @@ class Fanout:
 
     def __init__(self) -> None:
         self.left: float = math.inf
-        self._waiting: deque[FrameWriter] = deque()
+        self._waiting: deque[deque[FrameWriter]] = deque()  # one for each broadcast
+        self._newest: deque[FrameWriter] | None = None  # of the broadcast that is being handed out
         self._parking = Parking()
 
     def add(self, writer: FrameWriter) -> None:
         """Let a writer write what it has queued in a later turn."""
-        self._waiting.append(writer)
-        self._parking.wake()
+        if self._newest is None:
+            self._newest = deque()
+            self._waiting.appendleft(self._newest)
+            self._parking.wake()
+        self._newest.append(writer)
 
     def has_handed_out(self) -> None:
         """A broadcast is in the queues of all: begin a new slice if it took much of this one."""
+        self._newest = None
         if self.left < RENEWED_BELOW:
             self._parking.wake()
 
@@ -63,9 +69,13 @@ class Fanout:
         finally:
             self.left = math.inf
             while self._waiting:
-                self._waiting.popleft().leave_to_sender()
+                for writer in self._waiting.popleft():
+                    writer.leave_to_sender()
 
     def _write_slice(self) -> None:
         waiting, now = self._waiting, trio.current_time()
         while waiting and self.left > 0:
-            self.left -= 1 + waiting.popleft().write_in_turn(now) // BYTES_PER_WRITE
+            writers = waiting.popleft()
+            self.left -= 1 + writers.popleft().write_in_turn(now) // BYTES_PER_WRITE
+            if writers:
+                waiting.append(writers)

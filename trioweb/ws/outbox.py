@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 
 # A member that is this many times over the bound is not slow but stuck.
 REFUSED_ABOVE = 4
+# What a place in the queue costs, if its message is smaller: broadcasts of a few bytes must not
+# take many times the memory of the bound. Some may wait in any case.
+BYTES_PER_PLACE = 256
+PLACES_FREE = 64
 
 
 class Outbox(FrameWriter):
@@ -48,7 +52,7 @@ class Outbox(FrameWriter):
         backlog_began: told the time when the queue begins to wait for the peer.
 
     Attributes:
-        dropped: messages that were offered and then dropped, or not even queued.
+        dropped: messages that were offered and then dropped, or refused.
         replaced: messages whose place was taken by a newer one of the same key.
         unsent: messages that were admitted and never written: some of those dropped, those
             replaced, and those forgotten when the connection ended.
@@ -173,24 +177,24 @@ class Outbox(FrameWriter):
     def offer(
         self,
         frame: bytes,
+        now: float,
         *,
         key: Hashable = None,
         drop_oldest: bool = False,
-        now: float | None = None,
     ) -> bool:
         """Write or queue a message that may be dropped again while it is queued; never waits.
 
         Args:
             frame: whole; one that does not depend on those before it.
+            now: the time.
             key: replaces a queued message that was offered with an equal key, in its place.
-            drop_oldest: over the bound, drop what was offered, the oldest first, until this one
-                fits; if there is no such, drop this one. Otherwise it is queued up to four times
-                the bound: whether a peer is too slow is told by its progress, not by its queue.
-            now: the time, if it is known.
+            drop_oldest: over the bound, drop what was offered so, the oldest first, until this one
+                fits; it waits in any case. Otherwise it is queued up to four times the bound:
+                whether a peer is too slow is told by its progress, not by its queue.
 
         Returns:
-            Whether the message was queued or written. Without ``drop_oldest``, False means that
-            the peer is too far behind and is to be disconnected.
+            Whether the message was queued or written; if not, the peer is too far behind and is to
+            be disconnected.
         """
         fanout = self._fanout
         if self._is_idle and self._turn_of is None and fanout.left > 0:
@@ -198,36 +202,42 @@ class Outbox(FrameWriter):
             self._write_now(frame, now=now)
             return True
         bound = self._bound if drop_oldest else REFUSED_ABOVE * self._bound
-        if self._is_left_to_fanout and self._queue.size + len(frame) > bound:
+        if self._is_left_to_fanout and self._is_over(bound, len(frame)):
             # Nobody has tried yet what the peer takes: it is not slow.
-            self.write_in_turn(trio.current_time() if now is None else now)
+            self.write_in_turn(now)
             if self.is_broken:
                 return True  # which is not for being slow
+        own = 0 if key is None else self._queue.size_of(key) + self._held.size_of(key)
         # What is being written can't be dropped, and shall not keep the newest from its place.
-        while drop_oldest and self._queued_beside(key) + len(frame) > bound:
+        while drop_oldest and self._is_over(bound, len(frame), own):
             if not self._drop_oldest(spared=key):
                 break
-        if self._queued_beside(key) >= bound:
+        # What takes the place of another makes the queue no longer.
+        if not drop_oldest and self._is_over(bound, 1, own) and not 0 < len(frame) <= own:
             self.dropped += 1
             return False
-        if key is not None and (self._queue.replace(frame, key) or self._held.replace(frame, key)):
+        if own:
+            queue = self._queue if self._queue.size_of(key) else self._held
+            queue.replace(frame, key)
             self.replaced += 1
             self.unsent += 1
         elif self._turn_of is not None:
-            self._held.offer(frame, key)
+            self._held.offer(frame, key, droppable=drop_oldest)
         else:
-            self._queue.offer(frame, key)
-            self._note_backlog(len(frame), now)
+            self._queue.offer(frame, key, droppable=drop_oldest)
             if self._is_idle:
-                self._leave_to_fanout()
+                self._leave_to_fanout(now)
+            elif not self._is_left_to_fanout:
+                self._note_backlog(len(frame))
         return True
 
-    def _queued_beside(self, key: Hashable) -> int:
-        """Bytes that are queued, without those that a frame of this key would replace."""
-        size = self._queue.size + self._held.size
-        if key is not None:
-            size -= self._queue.size_of(key) + self._held.size_of(key)
-        return size
+    def _is_over(self, bound: int, more: int, replaced: int = 0) -> bool:
+        """Whether so many more bytes are more than may be queued, beside those replaced by them."""
+        queue, held = self._queue, self._held
+        places = queue.places + held.places + (not replaced)
+        if places > PLACES_FREE and places * BYTES_PER_PLACE > bound:
+            return True
+        return queue.size + held.size - replaced + more > bound
 
     def _drop_oldest(self, spared: Hashable) -> bool:
         if self._queue.drop_oldest(spared) or self._held.drop_oldest(spared):
@@ -242,6 +252,11 @@ class Outbox(FrameWriter):
     def is_over_bound(self) -> bool:
         """Whether more waits than should."""
         return self.size >= self._bound
+
+    @property
+    def has_turn(self) -> bool:
+        """Whether a fragmented message is in progress."""
+        return self._turn_of is not None
 
     @property
     def is_turn_of_this_task(self) -> bool:

@@ -1,7 +1,8 @@
 """Frames in the order in which they will be written, of which some may be dropped again.
 
 What is *sent* stays until it is written. What is *offered* (by a broadcaster, who waits for
-nobody) may be dropped, the oldest first, or give its place to a newer message of the same key.
+nobody) may give its place to a newer message of the same key and, where the broadcaster says so, be
+dropped, the oldest first.
 """
 
 from __future__ import annotations
@@ -40,19 +41,24 @@ class FrameQueue:
         size: bytes of all frames.
     """
 
-    __slots__ = ("_items", "_offered", "_places", "_sent", "size")
+    __slots__ = ("_droppable", "_items", "_places", "_sent", "size")
 
     def __init__(self) -> None:
         # Where nobody broadcasts and nobody flushes, all frames are here; they come first.
         self._sent: list[bytes] = []
-        # By place: a number, or the key of what was offered with one.
+        # By place: a number; of what was offered a tuple, of its key if it has one.
         self._items: OrderedDict[Hashable, bytes | Marker] = OrderedDict()
-        self._offered: OrderedDict[Hashable, None] = OrderedDict()
+        self._droppable: OrderedDict[Hashable, None] = OrderedDict()
         self._places = count()
         self.size = 0
 
     def __bool__(self) -> bool:
         return bool(self._sent or self._items)
+
+    @property
+    def places(self) -> int:
+        """How many frames and markers there are, from the first one on that was offered."""
+        return len(self._items)
 
     def append(self, frame: bytes) -> None:
         """Add a frame that stays until it is written."""
@@ -66,11 +72,12 @@ class FrameQueue:
         """Add a marker."""
         self._items[next(self._places)] = marker
 
-    def offer(self, frame: bytes, key: Hashable = None) -> None:
-        """Add a frame that may be dropped, or replaced if it has a key."""
-        place = next(self._places) if key is None else ("key", key)
+    def offer(self, frame: bytes, key: Hashable = None, *, droppable: bool = True) -> None:
+        """Add a frame that may be replaced if it has a key, and dropped if it is droppable."""
+        place = (next(self._places),) if key is None else ("key", key)
         self._items[place] = frame
-        self._offered[place] = None
+        if droppable:
+            self._droppable[place] = None
         self.size += len(frame)
 
     def size_of(self, key: Hashable) -> int:
@@ -85,19 +92,21 @@ class FrameQueue:
         if not isinstance(replaced, bytes):
             return False
         self._items[place] = frame
+        if place in self._droppable:
+            self._droppable.move_to_end(place)  # the place is old, the frame is the newest
         self.size += len(frame) - len(replaced)
         return True
 
     def drop_oldest(self, spared: Hashable = None) -> bool:
-        """Drop the oldest frame that was offered, if there is one.
+        """Drop the oldest frame that is droppable, if there is one.
 
         Args:
             spared: the key of one that is not to be dropped.
         """
-        place = next((place for place in self._offered if place != ("key", spared)), None)
+        place = next((place for place in self._droppable if place != ("key", spared)), None)
         if place is None:
             return False
-        del self._offered[place]
+        del self._droppable[place]
         frame = self._items.pop(place)
         assert isinstance(frame, bytes)
         self.size -= len(frame)
@@ -108,7 +117,7 @@ class FrameQueue:
 
         Markers before them are reached.
         """
-        items, offered = self._items, self._offered
+        items, droppable = self._items, self._droppable
         if self.size <= size and not items:
             frames, self._sent, self.size = self._sent, [], 0
             return frames
@@ -126,8 +135,8 @@ class FrameQueue:
             if isinstance(item, bytes):
                 frames.append(item)
                 taken += len(item)
-                if offered:
-                    offered.pop(place, None)
+                if droppable:
+                    droppable.pop(place, None)
             elif frames:
                 # Reached when what was taken before it is out.
                 items[place] = item
@@ -145,13 +154,14 @@ class FrameQueue:
         for place, item in self._items.items():
             if isinstance(item, Marker):
                 other.mark(item)
-            elif place not in self._offered:
+            elif not isinstance(place, tuple):
                 other.append(item)
             else:
-                other.offer(item, place[1] if isinstance(place, tuple) else None)
+                key = place[1] if len(place) == 2 else None
+                other.offer(item, key, droppable=place in self._droppable)
         self._sent.clear()
         self._items.clear()
-        self._offered.clear()
+        self._droppable.clear()
         self.size = 0
 
     def clear(self) -> tuple[int, int]:
@@ -163,15 +173,17 @@ class FrameQueue:
         if not self:
             return 0, 0
         sent = sum(frame[0] >= FIN for frame in self._sent)
+        offered = 0
         for place, item in self._items.items():
             if isinstance(item, Marker):
                 item.is_dropped = True
                 item.reached.set()
-            elif place not in self._offered:
+            elif isinstance(place, tuple):
+                offered += 1
+            else:
                 sent += item[0] >= FIN
-        offered = len(self._offered)
         self._sent.clear()
         self._items.clear()
-        self._offered.clear()
+        self._droppable.clear()
         self.size = 0
         return sent, offered

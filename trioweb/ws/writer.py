@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 # One write: what a read takes at most as well. Joining more than this saves no system call.
 WRITE_SIZE = 65536
+# What a stream is given that has to be waited for: a TLS record. Over an adapter only a piece that
+# has ended shows progress.
+PIECE_SIZE = 16384
 
 
 class FrameWriter:
@@ -125,10 +128,11 @@ class FrameWriter:
 
     # In the fan-out's turn
 
-    def _leave_to_fanout(self) -> None:
+    def _leave_to_fanout(self, now: float) -> None:
         """What was queued on the idle stream is written in a later turn."""
         self._is_idle = False
         self._is_left_to_fanout = True
+        self.progress_at = now  # though it does not wait for the peer yet
         self._fanout.add(self)
 
     def write_in_turn(self, now: float) -> int:
@@ -161,11 +165,12 @@ class FrameWriter:
                 self._in_hand += len(chunk) - taken
         if written:
             self.bytes_sent += written
-            self.progress_at = self.data_taken_at = now
+            self.data_taken_at = now
         if self._partial is None:
             self._is_idle = True
             self._is_left_to_fanout = False
         else:
+            self.progress_at = now
             self._wake()
         self._admit()
         return written
@@ -191,13 +196,15 @@ class FrameWriter:
         self._is_idle = False
         self._wake()
 
-    def _note_backlog(self, size: int, now: float | None = None) -> None:
+    def _note_backlog(self, size: int) -> None:
         if self._queue.size + self._in_hand == size:
-            self.progress_at = now = trio.current_time() if now is None else now
+            self.progress_at = now = trio.current_time()
             self._backlog_began(now)
 
     def _wake(self) -> None:
-        self._is_left_to_fanout = False
+        if self._is_left_to_fanout:
+            self._is_left_to_fanout = False
+            self._backlog_began(self.progress_at)
         if self._start_sender is not None:
             start, self._start_sender = self._start_sender, None
             start()
@@ -249,10 +256,10 @@ class FrameWriter:
     async def _write(self, chunk: memoryview) -> None:
         stream = self._stream
         while chunk and not self.is_broken:
-            taken = stream.try_send(chunk)
+            # No more at once, since many connections may have much to write in the same turn.
+            taken = stream.try_send(chunk[:WRITE_SIZE])
             if taken == 0:
-                # In pieces, since over an adapter only one that has ended shows progress.
-                taken = await stream.send_some(chunk[:WRITE_SIZE])
+                taken = await stream.send_some(chunk[:PIECE_SIZE])
             elif taken < len(chunk) or len(chunk) >= WRITE_SIZE:
                 # The stream takes as fast as we write: others must have their turn all the same.
                 await trio.lowlevel.checkpoint()
