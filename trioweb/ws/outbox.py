@@ -197,10 +197,17 @@ class Outbox(FrameWriter):
             be disconnected.
         """
         fanout = self._fanout
-        if self._is_idle and self._turn_of is None and fanout.left > 0:
-            fanout.left -= 1 + len(frame) // BYTES_PER_WRITE
-            self._write_now(frame, now=now)
-            return True
+        if self._is_idle and self._turn_of is None:
+            if fanout.left > 0:
+                fanout.left -= 1 + len(frame) // BYTES_PER_WRITE
+                self._write_now(frame, now=now)
+                return True
+            if key is None:
+                # As if it were being written: cheaper than to queue it, with very many members.
+                self._partial = memoryview(frame)
+                self._in_hand += len(frame)
+                self._leave_to_fanout(now)
+                return True
         bound = self._bound if drop_oldest else REFUSED_ABOVE * self._bound
         if self._is_left_to_fanout and self._is_over(bound, len(frame)):
             # Nobody has tried yet what the peer takes: it is not slow.
@@ -306,8 +313,8 @@ class Outbox(FrameWriter):
     def fail(self, error: Callable[[], Exception]) -> None:
         """The stream is broken: forget everything and let nobody wait."""
         self.is_broken = True
-        self._partial = None
         self.drop_queue()
+        self._partial = None
         self._control.clear()
         self._pong = None
         self._in_hand = 0
@@ -316,6 +323,11 @@ class Outbox(FrameWriter):
 
     def drop_queue(self) -> None:
         """Forget the data frames of which nothing has been written."""
+        if self._is_left_to_fanout and self._partial is not None:
+            self._in_hand -= len(self._partial)
+            self._partial = None
+            self.dropped += 1
+            self.unsent += 1
         self._forget(self._queue)
         self._forget(self._held)
 

@@ -129,7 +129,7 @@ class FrameWriter:
     # In the fan-out's turn
 
     def _leave_to_fanout(self, now: float) -> None:
-        """What was queued on the idle stream is written in a later turn."""
+        """What waits for the idle stream is written in a later turn."""
         self._is_idle = False
         self._is_left_to_fanout = True
         self.progress_at = now  # though it does not wait for the peer yet
@@ -146,32 +146,38 @@ class FrameWriter:
         """
         if not self._is_left_to_fanout:
             return 0
-        # Nothing but the queue waits, since all else would have woken the send task.
+        # No control frame waits, nor Close, which would have woken the send task.
         written = 0
-        while self._queue and self._partial is None:
-            frames = self._queue.take(WRITE_SIZE)
-            if not frames:
-                continue
-            chunk = frames[0] if len(frames) == 1 else b"".join(frames)
+        chunk = self._partial
+        while chunk is not None or self._queue:
+            if chunk is None:
+                size = self._queue.size
+                frames = self._queue.take(WRITE_SIZE)
+                if not frames:
+                    continue
+                self._in_hand += size - self._queue.size
+                chunk = memoryview(frames[0] if len(frames) == 1 else b"".join(frames))
             try:
                 taken = self._stream.try_send(chunk)
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 self._found_broken()
                 return written
             written += taken
+            self._in_hand -= taken
             if taken < len(chunk):
-                self._partial = memoryview(chunk)[taken:]
+                self._partial = chunk[taken:]
                 self._is_writing_data = True
-                self._in_hand += len(chunk) - taken
+                self.progress_at = now
+                self._wake()
+                break
+            chunk = None
+        else:
+            self._partial = None
+            self._is_idle = True
+            self._is_left_to_fanout = False
         if written:
             self.bytes_sent += written
             self.data_taken_at = now
-        if self._partial is None:
-            self._is_idle = True
-            self._is_left_to_fanout = False
-        else:
-            self.progress_at = now
-            self._wake()
         self._admit()
         return written
 
