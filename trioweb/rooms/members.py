@@ -15,14 +15,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import trio
 
 from trioweb.ws.budget import BYTES_PER_OPERATION, Budget
+from trioweb.ws.fanout import share_of
 from trioweb.ws.websocket import Websocket, connection_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator
     from collections.abc import Set as AbstractSet
+    from typing import TypeAlias
 
     from trioweb.types import SlowPolicy
     from trioweb.ws.connection import Connection
+    from trioweb.ws.outbox import Outbox
+
+    # What a broadcast goes by.
+    _Way: TypeAlias = tuple[Outbox, "_Membership"]
     from trioweb.ws.prepared import PreparedMessage
 
 
@@ -77,6 +83,7 @@ class Members:
     def __init__(self, emptied: Callable[[], None] | None = None) -> None:
         self._emptied = emptied
         self._memberships: dict[Websocket, _Membership] = {}
+        self._ways: tuple[_Way, ...] | None = None  # to them all, until somebody comes or goes
 
     def __len__(self) -> int:
         return len(self._memberships)
@@ -99,6 +106,7 @@ class Members:
         self._memberships[member.ws] = _Membership(
             member, connection, policy == "drop_oldest", leave
         )
+        self._ways = None
         connection.on_shut.add(leave)
 
     def discard(self, websocket: Websocket) -> None:
@@ -106,6 +114,7 @@ class Members:
         membership = self._memberships.pop(websocket, None)
         if membership is None:
             return
+        self._ways = None
         membership.connection.on_shut.discard(membership.leave)
         if not self._memberships and self._emptied is not None:
             self._emptied()
@@ -124,25 +133,33 @@ class Members:
             exclude: who is not told.
             key: of the queued message that it replaces.
         """
-        # A list: who is found lost leaves meanwhile.
-        memberships = list(self._memberships.values())
+        ways = self._ways
+        if ways is None:
+            ways = tuple((one.connection.outbox, one) for one in self._memberships.values())
+            self._ways = ways
         if exclude:
-            memberships = [one for one in memberships if one.member.ws not in exclude]
-        if not memberships:
+            ways = tuple(way for way in ways if way[1].member.ws not in exclude)
+        if not ways:
             return NOBODY
-        now = trio.current_time()
+        fanout, now = ways[0][1].connection.fanout, trio.current_time()
+        plain, share = message.plain, share_of(message.plain)
         sent = dropped = closed = 0
-        for membership in memberships:
-            connection = membership.connection
-            outbox = connection.outbox
-            dropped_before = outbox.dropped
+        for outbox, membership in ways:
+            # What can be written at once is, with no look at anything but the outbox.
+            deflater = outbox.deflater
+            frame = plain if deflater is None else message.frame_for(deflater)
+            if fanout.left > 0 and outbox.write_at_once(frame, now):
+                fanout.left -= share
+                sent += 1
+                continue
+            connection, before = membership.connection, outbox.dropped
             if connection.offer(message, key=key, drop_oldest=membership.drop_oldest, now=now):
                 sent += 1
-                dropped += outbox.dropped - dropped_before
+                dropped += outbox.dropped - before
             else:
                 closed += 1
-        memberships[0].connection.fanout.has_handed_out()
-        Budget.of_this_run().charge(len(memberships) * BYTES_PER_OPERATION)
+        fanout.has_handed_out()
+        Budget.of_this_run().charge(len(ways) * BYTES_PER_OPERATION)
         return BroadcastResult(sent, dropped, closed)
 
     async def flush(self) -> None:

@@ -94,6 +94,7 @@ class Connection(Ending):
             self._deflater = Deflater(
                 compression, options.compression_threshold, _compressors_of_this_run()
             )
+            self.outbox.deflater = self._deflater
             inflater = Inflater(
                 options.max_size,
                 takeover=compression.client_takeover,
@@ -107,14 +108,13 @@ class Connection(Ending):
         self.inbox = Inbox(
             self._decoder, options.max_queue, options.max_size, options.stream, self.receiver.wake
         )
-        self.messages_admitted = 0
         self._budget = Budget.of_this_run()
         self._send_scope = trio.CancelScope(shield=True)
 
     @property
     def messages_sent(self) -> int:
         """How many messages were written, or will be."""
-        return self.messages_admitted - self.outbox.unsent
+        return self.outbox.admitted - self.outbox.unsent
 
     def check_accepted(self) -> None:
         """Refuse I/O before accept.
@@ -155,7 +155,7 @@ class Connection(Ending):
                 frame = self._frame(opcode, payload)
             await outbox.wait_to_put(frame)
             self._budget.renew()
-        self.messages_admitted += 1
+        outbox.admitted += 1
 
     def _frame(self, opcode: int, payload: bytes) -> bytes:
         """Frame a message, compressed if that was agreed and pays.
@@ -197,10 +197,7 @@ class Connection(Ending):
         if now is None:
             now = trio.current_time()
         if outbox.offer(frame, now, key=key, drop_oldest=drop_oldest):
-            if outbox.is_broken:
-                return False
-            self.messages_admitted += 1
-            return True
+            return not outbox.is_broken
         behind = " behind a fragmented message" if outbox.has_turn else ""
         waiting = f"{outbox.waiting} bytes are waiting to be sent{behind}"
         self.close_for(SlowConsumer(waiting))

@@ -29,6 +29,11 @@ BYTES_PER_WRITE = 4096
 RENEWED_BELOW = SLICE - SLICE // 8
 
 
+def share_of(frame: bytes) -> int:
+    """How much of a slice it takes to write a frame."""
+    return 1 + len(frame) // BYTES_PER_WRITE
+
+
 class Fanout:
     """The writing of one application's broadcasts.
 

@@ -93,7 +93,7 @@ class _FragmentedMessage:
         So nothing is compressed, in a context that the peer shares, which then is not sent.
         """
         if data is None:
-            self._connection.messages_admitted += 1
+            self._connection.outbox.admitted += 1
         opcode = CONTINUATION
         if not self.is_open:
             assert self._opcode is not None

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import outcome
 import trio
 
-from trioweb.ws.fanout import BYTES_PER_WRITE
+from trioweb.ws.fanout import share_of
 from trioweb.ws.queue import FrameQueue, Marker
 from trioweb.ws.writer import FrameWriter
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from trioweb.net.stream import ByteStream
+    from trioweb.ws.deflate import Deflater
     from trioweb.ws.fanout import Fanout
 
     # A frame, or what makes it when it is admitted: one that depends on those before it.
@@ -52,11 +53,26 @@ class Outbox(FrameWriter):
         backlog_began: told the time when the queue begins to wait for the peer.
 
     Attributes:
+        deflater: compresses what is sent, if that was agreed on.
+        admitted: messages that were written or queued.
         dropped: messages that were offered and then dropped, or refused.
         replaced: messages whose place was taken by a newer one of the same key.
         unsent: messages that were admitted and never written: some of those dropped, those
             replaced, and those forgotten when the connection ended.
     """
+
+    __slots__ = (
+        "_bound",
+        "_held",
+        "_line",
+        "_turn_line",
+        "_turn_of",
+        "admitted",
+        "deflater",
+        "dropped",
+        "replaced",
+        "unsent",
+    )
 
     def __init__(
         self,
@@ -74,6 +90,8 @@ class Outbox(FrameWriter):
         self._line: OrderedDict[trio.lowlevel.Task, LazyFrame | None] = OrderedDict()
         self._turn_of: trio.lowlevel.Task | None = None
         self._turn_line: OrderedDict[trio.lowlevel.Task, LazyFrame | None] = OrderedDict()
+        self.deflater: Deflater | None = None
+        self.admitted = 0
         self.dropped = 0
         self.replaced = 0
         self.unsent = 0
@@ -174,6 +192,31 @@ class Outbox(FrameWriter):
 
     # Broadcasts
 
+    def write_at_once(self, frame: bytes, now: float) -> bool:
+        """Write a broadcast if nothing is in its way; never waits.
+
+        Args:
+            frame: whole; one that does not depend on those before it.
+            now: the time.
+
+        Returns:
+            Whether it is with the stream, or the rest of it with the send task. If not, offer it.
+        """
+        if not self._is_idle or self._turn_of is not None:
+            return False
+        try:
+            taken = self._stream.try_send(frame)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self._found_broken()
+            return False
+        self.admitted += 1
+        self.bytes_sent += taken
+        if taken:
+            self.data_taken_at = now
+        if taken < len(frame):
+            self._keep_rest(frame, taken, is_data=True)
+        return True
+
     def offer(
         self,
         frame: bytes,
@@ -193,17 +236,17 @@ class Outbox(FrameWriter):
                 whether a peer is too slow is told by its progress, not by its queue.
 
         Returns:
-            Whether the message was queued or written; if not, the peer is too far behind and is to
-            be disconnected.
+            Whether the message was queued or written, unless ``is_broken`` now; if not, the peer is
+            too far behind and is to be disconnected.
         """
-        fanout = self._fanout
         if self._is_idle and self._turn_of is None:
-            if fanout.left > 0:
-                fanout.left -= 1 + len(frame) // BYTES_PER_WRITE
-                self._write_now(frame, now=now)
+            if self._fanout.left > 0:
+                self._fanout.left -= share_of(frame)
+                self.write_at_once(frame, now)
                 return True
             if key is None:
                 # As if it were being written: cheaper than to queue it, with very many members.
+                self.admitted += 1
                 self._partial = memoryview(frame)
                 self._in_hand += len(frame)
                 self._leave_to_fanout(now)
@@ -223,6 +266,7 @@ class Outbox(FrameWriter):
         if not drop_oldest and self._is_over(bound, 1, own) and not 0 < len(frame) <= own:
             self.dropped += 1
             return False
+        self.admitted += 1
         if own:
             queue = self._queue if self._queue.size_of(key) else self._held
             queue.replace(frame, key)

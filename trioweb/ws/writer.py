@@ -49,6 +49,30 @@ class FrameWriter:
         data_taken_at: when it last took something of a data frame.
     """
 
+    # Slots: a broadcast touches these of very many connections, and nothing else of them.
+    __slots__ = (
+        "_backlog_began",
+        "_closing",
+        "_control",
+        "_fanout",
+        "_in_hand",
+        "_is_idle",
+        "_is_left_to_fanout",
+        "_is_writing_data",
+        "_lost",
+        "_parking",
+        "_partial",
+        "_pong",
+        "_queue",
+        "_start_sender",
+        "_stream",
+        "bytes_sent",
+        "close_written",
+        "data_taken_at",
+        "is_broken",
+        "progress_at",
+    )
+
     def __init__(
         self,
         stream: ByteStream,
@@ -111,7 +135,7 @@ class FrameWriter:
 
     # At once
 
-    def _write_now(self, frame: bytes, *, is_data: bool = True, now: float | None = None) -> None:
+    def _write_now(self, frame: bytes, *, is_data: bool = True) -> None:
         """Write a frame to the idle stream; what it does not take is the send task's."""
         try:
             taken = self._stream.try_send(frame)
@@ -120,11 +144,15 @@ class FrameWriter:
             return
         self.bytes_sent += taken
         if taken and is_data:
-            self.data_taken_at = trio.current_time() if now is None else now
+            self.data_taken_at = trio.current_time()
         if taken < len(frame):
-            self._partial = memoryview(frame)[taken:]
-            self._is_writing_data = is_data
-            self._took_in_hand(len(frame) - taken)
+            self._keep_rest(frame, taken, is_data)
+
+    def _keep_rest(self, frame: bytes, taken: int, is_data: bool) -> None:
+        """Leave what the stream did not take of a frame to the send task."""
+        self._partial = memoryview(frame)[taken:]
+        self._is_writing_data = is_data
+        self._took_in_hand(len(frame) - taken)
 
     # In the fan-out's turn
 
