@@ -108,6 +108,14 @@ async def test_going_through_the_rooms_is_not_disturbed_by_their_change() -> Non
         assert dict(stage.app.rooms) == {}
 
 
+async def test_rooms_may_be_closed_while_one_goes_through_their_names() -> None:
+    async with open_stage() as stage:
+        await stage.connect_all([staying_in(name) for name in "abc"])
+        for name in stage.app.rooms:
+            stage.app.room(name).close()
+        assert dict(stage.app.rooms) == {}
+
+
 @pytest.mark.parametrize("view", ["keys", "values", "items"])
 async def test_closing_one_room_may_empty_the_next(view: str) -> None:
     """A view of the rooms is of those that existed when it was made."""

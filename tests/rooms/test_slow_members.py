@@ -251,7 +251,9 @@ async def test_the_stall_time_ends_a_member_under_either_policy(
         check_warning(take_warnings(), range(BOUND, 4 * BOUND))
 
 
-async def test_a_member_whom_no_ping_reaches_is_gone(mock_clock: trio.testing.MockClock) -> None:
+async def test_a_member_whom_no_ping_reaches_is_gone(
+    mock_clock: trio.testing.MockClock, take_warnings: TakeWarnings
+) -> None:
     """Though nothing waits for it; pings end a member under any policy."""
     async with open_stage(ROOM_SLOW_POLICY="drop_oldest") as stage:
         gone, well = await stage.connect_all([staying_in("a")] * 2)
@@ -262,6 +264,7 @@ async def test_a_member_whom_no_ping_reaches_is_gone(mock_clock: trio.testing.Mo
         assert sockets(stage.app.room("a")) == [well.ws]
         assert gone.ws.close_info is not None
         assert gone.ws.close_info.code == 1011
+    assert take_warnings() == []  # it is not for being slow
 
 
 # Policies

@@ -29,6 +29,8 @@ class Frame:
 class Wire:
     """What waits for one client, and what it will get in any case.
 
+    So few messages wait here that each counts as what it has in bytes.
+
     Attributes:
         begun: the texts that are with its link or can't be kept from it any more.
         busy_since: when something began to wait; infinity if nothing does.
