@@ -160,6 +160,7 @@ class FrameWriter:
         """What waits for the idle stream is written in a later turn."""
         self._is_idle = False
         self._is_left_to_fanout = True
+        self._is_writing_data = True
         self.progress_at = now  # though it does not wait for the peer yet
         self._fanout.add(self)
 
@@ -194,7 +195,6 @@ class FrameWriter:
             self._in_hand -= taken
             if taken < len(chunk):
                 self._partial = chunk[taken:]
-                self._is_writing_data = True
                 self.progress_at = now
                 self._wake()
                 break
