@@ -12,15 +12,19 @@ from trio.testing import assert_no_checkpoints
 
 from tests.rooms.conftest import idle, open_stage, staying_in
 from trioweb import BroadcastResult
-from trioweb.ws.fanout import SLICE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from trioweb import Websocket
 
-# More than are written in two turns of the loop.
-MANY = 2 * SLICE + 200
+# So many members are written to in one turn of the loop here, and so many there are.
+SLICE, MANY = 50, 500
+
+
+@pytest.fixture(autouse=True)
+def _few_are_written_to_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trioweb.ws.fanout.SLICE", SLICE)
 
 
 async def test_each_of_very_many_members_gets_all_in_order() -> None:
