@@ -143,6 +143,8 @@ async def test_with_context_takeover_broadcasts_do_not_disturb_the_context() -> 
         WEBSOCKET_COMPRESSION="deflate-context", WEBSOCKET_COMPRESSION_THRESHOLD=10
     ) as stage:
         peer = await stage.connect(handler, deflate=PerMessageDeflate())
+        # Of which the context compresses its own.
+        assert 3 * len("broadcast " * 50) < peer.bytes_received < 4 * len("broadcast " * 50)
         assert peer.take() == [
             f"{word} " * 50 + str(number)
             for number in range(3)

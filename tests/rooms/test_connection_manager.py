@@ -106,8 +106,8 @@ async def test_active_connections_is_a_list_of_ones_own() -> None:
         assert type(connections) is list
         for ws in connections:
             manager.disconnect(ws)
-        assert connections == [peer.ws for peer in peers]
         assert manager.active_connections == []
+        assert connections == [peer.ws for peer in peers]
         connections.append(peers[0].ws)
         assert manager.active_connections == []
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 async def test_flush_waits_for_the_sockets_of_all_members() -> None:
-    """Not for those of others, nor for what is broadcast after it was called."""
+    """And not for those of others."""
     async with open_stage() as stage:
         peers = await stage.connect_all([staying_in("a")] * 3 + [staying_in("b")])
         room = stage.app.room("a")
@@ -43,6 +43,22 @@ async def test_flush_waits_for_the_sockets_of_all_members() -> None:
             await stage.settle()
             assert flushed.is_set()
         assert peers[3].waiting > 0
+
+
+async def test_flush_does_not_wait_for_what_is_broadcast_after_it_was_called() -> None:
+    async with open_stage() as stage:
+        first, second = await stage.connect_all([staying_in("a")] * 2)
+        first.is_stalled = second.is_stalled = True
+        room = stage.app.room("a")
+        room.broadcast(bytes(10_000), exclude=second.ws)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(room.flush)
+            await stage.settle()
+            room.broadcast(bytes(10_000), exclude=first.ws)
+            first.is_stalled = False
+            await stage.settle()
+            assert not nursery.child_tasks
+        assert second.waiting > 0
 
 
 @pytest.mark.parametrize("end", ["leaves", "aborts", "is closed"])

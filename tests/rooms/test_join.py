@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -307,3 +309,23 @@ async def test_an_unknown_policy_is_an_error_that_names_what_there_is(policy: An
     async with open_stage() as stage:
         peer = await stage.connect(handler)
         assert peer.take() == ["refused"]
+
+
+@pytest.mark.parametrize("end", ["leaves", "aborts", "is closed"])
+async def test_nothing_holds_a_connection_that_has_ended(end: str) -> None:
+    """No room that it was in, though others are there, and no application."""
+    async with open_stage() as stage:
+        peers = await stage.connect_all([staying_in("a"), staying_in("a", "b"), idle])
+        references = [weakref.ref(peer.ws) for peer in peers]
+        for peer in peers[1:]:
+            if end == "leaves":
+                peer.leave()
+            elif end == "aborts":
+                peer.abort()
+            else:
+                await peer.ws.close(4000, wait=False)
+            del peer.ws
+        del peer
+        await stage.settle()
+        gc.collect()
+        assert [reference() is None for reference in references] == [False, True, True]
