@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from trioweb.types import SlowPolicy
     from trioweb.ws.connection import Connection
     from trioweb.ws.outbox import Outbox
+    from trioweb.ws.prepared import PreparedMessage
 
     # What a broadcast goes by.
     _Way: TypeAlias = tuple[Outbox, "_Membership"]
-    from trioweb.ws.prepared import PreparedMessage
 
 
 class Member(NamedTuple):
