@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import socket
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -139,3 +140,40 @@ async def test_nursery_is_closed_outside_and_start_raises_as_it_was() -> None:
         with pytest.raises(RuntimeError, match="runs already"):
             async with app.lifetime():
                 pass
+
+
+@pytest.mark.parametrize("steps", range(6))
+async def test_lifespan_that_is_cancelled_at_the_start_ends_serve(steps: int) -> None:
+    """By a scope of its own: whatever was being started has ended then."""
+
+    @asynccontextmanager
+    async def lifespan(app: TrioWeb) -> AsyncGenerator[None, None]:
+        async def cancel(scope: trio.CancelScope) -> None:
+            for _ in range(steps):
+                await trio.lowlevel.checkpoint()
+            scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            with trio.CancelScope() as scope:
+                nursery.start_soon(cancel, scope)
+                yield
+
+    with trio.fail_after(5):
+        try:
+            await TrioWeb(lifespan=lifespan).serve("127.0.0.1", 0)
+        except RuntimeError as error:
+            assert "yield" in str(error)  # noqa: PT017 - it did not, which is Python's to say
+
+
+async def test_listeners_are_closed_when_the_lifespan_fails() -> None:
+    """They are the server's as soon as they are given."""
+
+    @asynccontextmanager
+    async def lifespan(app: TrioWeb) -> AsyncGenerator[None, None]:
+        raise OSError("no database")
+        yield
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    with pytest.raises(OSError, match="no database"):
+        await TrioWeb(lifespan=lifespan).serve(listeners=[listener])
+    assert listener.fileno() == -1

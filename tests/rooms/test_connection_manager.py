@@ -347,3 +347,20 @@ async def test_one_manager_may_serve_several_applications() -> None:
         for stage in (one, other):
             await stage.settle()
         assert [peer.take() for peer in peers] == [["x"], ["x"]]
+
+
+def test_a_manager_of_the_module_outlives_a_run() -> None:
+    """What it remembers of a run that has ended stands in nobody's way."""
+    manager = ConnectionManager()
+    app = TrioWeb()
+
+    app.add_websocket_route(connected_to(manager), "/chat")
+
+    async def run() -> None:
+        assert await manager.broadcast("to nobody") == BroadcastResult(0, 0, 0)
+        async with open_client(app) as client, client.websocket("/chat") as ws:
+            await ws.send("hello")
+            await ws.expect("hello")
+
+    for _ in range(2):
+        trio.run(run)

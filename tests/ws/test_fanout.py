@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import trio
@@ -226,7 +226,7 @@ async def test_others_run_between_slices(size: int, in_a_turn: int) -> None:
 
 
 async def test_broadcast_to_a_few_does_not_wait_for_one_to_many() -> None:
-    """The newest comes first, and then all broadcasts get on together."""
+    """All broadcasts get on together, and so does one that comes when they have begun."""
     fanout, turns = Fanout(), Turns()
     order: list[str] = []
 
@@ -248,8 +248,58 @@ async def test_broadcast_to_a_few_does_not_wait_for_one_to_many() -> None:
             fanout.has_handed_out()
         await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
-    assert order[:7] == ["fewer", "few", "many", "few", "many", "few", "many"]
+    assert order[:7] == ["many", "few", "fewer", "many", "few", "many", "few"]
     assert order.count("many") == 4 * SLICE
+
+
+async def test_what_comes_after_a_broadcast_that_broke_off_has_turns_too() -> None:
+    """Nobody said that it was handed out; its writers had their turns."""
+    fanout, turns = Fanout(), Turns()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(fanout.loop)
+        await trio.testing.wait_all_tasks_blocked()
+        for _ in range(2):
+            fanout.add(Recorder(64, turns))
+            await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert sum(turns.writes) == 2
+
+
+async def test_stream_that_breaks_in_a_turn_is_counted_right(memory: Bench) -> None:
+    """What went out before it broke was sent, all else was not."""
+    stage = Stage(memory)
+    async with memory.connect(stage.handler) as stage.peer:
+        await trio.testing.wait_all_tasks_blocked()
+        stage.fanout.left = 0
+        outbox = stage.connection.outbox
+        taken: list[int] = []
+
+        class Breaking:
+            def try_send(self, data: bytes) -> int:
+                if taken:
+                    raise trio.BrokenResourceError
+                taken.append(len(data))
+                return len(data)
+
+        for text in ("one", "two", "three"):
+            assert stage.offer(text)
+        before = outbox.bytes_sent
+        outbox._stream = cast("Any", Breaking())
+        outbox.write_in_turn(trio.current_time())
+        assert outbox.bytes_sent - before == taken[0] == len("one") + 2
+        assert stage.connection.messages_sent == 1
+        assert not stage.connection.open
+
+
+async def test_nothing_is_written_at_once_behind_close(memory: Bench) -> None:
+    """Though the stream is idle: a list of members may be older than the Close of one."""
+    stage = Stage(memory)
+    async with memory.connect(stage.handler) as stage.peer:
+        await trio.testing.wait_all_tasks_blocked()
+        stage.connection.begin_close(4000, "")
+        frame = PreparedMessage("late").plain
+        assert not stage.connection.outbox.write_at_once(frame, trio.current_time())
+        assert await stage.peer.next_close() == (4000, "")
 
 
 async def test_small_broadcasts_use_up_a_slice_and_get_a_new_one() -> None:

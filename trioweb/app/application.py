@@ -241,19 +241,23 @@ class TrioWeb(Dispatch, Registration):
         """
         if listeners is not None and unix is not None:
             raise ValueError("serve() takes listeners= or unix=, not both")
-        async with self.lifetime():
-            if listeners is not None:
-                opened = list(listeners)
-                for one in opened:
-                    one.setblocking(False)
-            elif unix is not None:
-                opened = [open_unix_listener(os.fspath(unix))]
-            else:
-                opened = await open_tcp_listeners(host, port)
-            task_status.started([_address(one) for one in opened])
-            server = self._server
-            assert server is not None  # made by lifetime()
-            await server.serve(opened)
+        opened = list(listeners or ())
+        try:
+            async with self.lifetime():
+                if listeners is not None:
+                    for one in opened:
+                        one.setblocking(False)
+                elif unix is not None:
+                    opened = [open_unix_listener(os.fspath(unix))]
+                else:
+                    opened = await open_tcp_listeners(host, port)
+                task_status.started([_address(one) for one in opened])
+                server = self._server
+                assert server is not None  # made by lifetime()
+                await server.serve(opened)
+        finally:
+            for one in opened:
+                one.close()
 
     async def serve_stream(self, stream: trio.abc.Stream | ByteStream) -> None:
         """Serve one connection on any stream, to its end; the stream is closed then.

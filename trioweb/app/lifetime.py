@@ -138,10 +138,10 @@ async def open_lifetime(
             try:
                 async with _enter(app, lifespan):
                     running = HeldNursery()
-                    await holder.start(running.hold)
-                    assert running.nursery is not None
-                    await running.nursery.start(rooms.run)
                     try:
+                        await holder.start(running.hold)
+                        assert running.nursery is not None
+                        await running.nursery.start(rooms.run)
                         yield
                     finally:
                         await nursery.aclose()

@@ -42,6 +42,7 @@ class ConnectionManager:
 
         Raises:
             TypeError: it is no Websocket.
+            RuntimeError: this is another thread than that of those who are connected.
             WebsocketClosed: the handshake was denied or the client has left before.
 
         Cancellation:
@@ -52,6 +53,7 @@ class ConnectionManager:
             await connection_of(websocket).checkpoint()
         else:
             await websocket.accept()
+        self._check_run()
         self._token = trio.lowlevel.current_trio_token()
         if websocket.open and websocket not in self._members:
             self._members.add(Member(websocket, None), connection_of(websocket).options.slow_policy)
@@ -78,8 +80,11 @@ class ConnectionManager:
         Cancellation:
             It is sent all the same.
         """
-        if self._token is not None:
-            check_run(self._token)
+        self._check_run()
         result = self._members.broadcast(PreparedMessage(data, encoding))
         await trio.lowlevel.checkpoint()
         return result
+
+    def _check_run(self) -> None:
+        if self._members and self._token is not None:
+            check_run(self._token)

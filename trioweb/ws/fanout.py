@@ -4,8 +4,8 @@ Theory of operation. A broadcast is in the queue of each member when it returns.
 much as a slice is done at once, in the broadcaster's own step, since a write that waits costs more.
 What is above that is written by ``loop`` in its turns, a slice each, with everybody else's turns
 in between; so are the broadcasts of a busy room, of which one write then takes several. All the
-rooms of an application share the slice of a turn. The newest broadcast comes first, then one
-member of each in turn: one to a few members does not wait for one to thousands.
+rooms of an application share the slice of a turn, one member of each broadcast after the other: one
+to a few members does not wait for one to thousands.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Fanout:
         """Let a writer write what it has queued in a later turn."""
         if self._newest is None:
             self._newest = deque()
-            self._waiting.appendleft(self._newest)
+            self._waiting.append(self._newest)
             self._parking.wake()
         self._newest.append(writer)
 
@@ -79,6 +79,7 @@ class Fanout:
 
     def _write_slice(self) -> None:
         waiting, now = self._waiting, trio.current_time()
+        self._newest = None  # no broadcast is being handed out now
         while waiting and self.left > 0:
             writers = waiting.popleft()
             self.left -= 1 + writers.popleft().write_in_turn(now) // BYTES_PER_WRITE

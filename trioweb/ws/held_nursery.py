@@ -33,8 +33,9 @@ class HeldNursery:
 
     async def aclose(self) -> None:
         """Cancel the tasks and wait for their end, however long they shield themselves."""
-        if self.nursery is not None:
-            self.nursery.cancel_scope.cancel()
+        if self.nursery is None:
+            return
+        self.nursery.cancel_scope.cancel()
         # The tasks are cancelled, so this ends when they do, as every nursery's exit.
         with trio.CancelScope(shield=True):
             await self._ended.wait()

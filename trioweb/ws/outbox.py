@@ -57,8 +57,6 @@ class Outbox(FrameWriter):
         admitted: messages that were written or queued.
         dropped: messages that were offered and then dropped, or refused.
         replaced: messages whose place was taken by a newer one of the same key.
-        unsent: messages that were admitted and never written: some of those dropped, those
-            replaced, and those forgotten when the connection ended.
     """
 
     __slots__ = (
@@ -71,7 +69,6 @@ class Outbox(FrameWriter):
         "deflater",
         "dropped",
         "replaced",
-        "unsent",
     )
 
     def __init__(
@@ -94,7 +91,6 @@ class Outbox(FrameWriter):
         self.admitted = 0
         self.dropped = 0
         self.replaced = 0
-        self.unsent = 0
 
     @property
     def waiting(self) -> int:
@@ -202,7 +198,7 @@ class Outbox(FrameWriter):
         Returns:
             Whether it is with the stream, or the rest of it with the send task. If not, offer it.
         """
-        if not self._is_idle or self._turn_of is not None:
+        if not self._is_idle or self._turn_of is not None or self._closing is not None:
             return False
         try:
             taken = self._stream.try_send(frame)

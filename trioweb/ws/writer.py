@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from trioweb.ws.encoding import FIN
 from trioweb.ws.parking import Parking
 from trioweb.ws.queue import FrameQueue
 
@@ -45,6 +46,8 @@ class FrameWriter:
         bytes_sent: what the stream has taken.
         is_broken: the stream takes nothing any more.
         close_written: set when Close is out, or will never be.
+        unsent: messages that were admitted and never written: some of those dropped, those
+            replaced, and those forgotten when the connection ended.
         progress_at: when the stream last took something, or something last began to wait for it.
         data_taken_at: when it last took something of a data frame.
     """
@@ -71,6 +74,7 @@ class FrameWriter:
         "data_taken_at",
         "is_broken",
         "progress_at",
+        "unsent",
     )
 
     def __init__(
@@ -99,6 +103,7 @@ class FrameWriter:
         self.bytes_sent = 0
         self.is_broken = False
         self.close_written = trio.Event()
+        self.unsent = 0
         self.progress_at = 0.0
         self.data_taken_at = 0.0
 
@@ -177,9 +182,10 @@ class FrameWriter:
             return 0
         # No control frame waits, nor Close, which would have woken the send task.
         written = 0
-        chunk = self._partial
+        chunk, frames = self._partial, []
         while chunk is not None or self._queue:
             if chunk is None:
+                self._partial = None
                 size = self._queue.size
                 frames = self._queue.take(WRITE_SIZE)
                 if not frames:
@@ -189,6 +195,8 @@ class FrameWriter:
             try:
                 taken = self._stream.try_send(chunk)
             except (trio.BrokenResourceError, trio.ClosedResourceError):
+                self.bytes_sent += written
+                self.unsent += sum(frame[0] >= FIN for frame in frames)
                 self._found_broken()
                 return written
             written += taken
