@@ -1,6 +1,8 @@
 """Rooms against a model, by whatever its actors do, at once and one after the other.
 
-To look longer: ``ROOMS_MODEL_EXAMPLES=5000 pytest -o faulthandler_timeout=0 tests/rooms/test_model.py``.
+To look longer::
+
+    ROOMS_MODEL_EXAMPLES=5000 pytest -o faulthandler_timeout=0 tests/rooms/test_model.py
 """
 
 from __future__ import annotations
