@@ -12,6 +12,7 @@ import trio.testing
 from wsproto import events
 
 from trioweb.ws.fanout import BYTES_PER_WRITE, SLICE, Fanout
+from trioweb.ws.outbox import write_at_once
 from trioweb.ws.prepared import PreparedMessage
 from trioweb.ws.websocket import connection_of
 from trioweb.ws.writer import FrameWriter
@@ -297,8 +298,8 @@ async def test_nothing_is_written_at_once_behind_close(memory: Bench) -> None:
     async with memory.connect(stage.handler) as stage.peer:
         await trio.testing.wait_all_tasks_blocked()
         stage.connection.begin_close(4000, "")
-        frame = PreparedMessage("late").plain
-        assert not stage.connection.outbox.write_at_once(frame, trio.current_time())
+        late, fanout = PreparedMessage("late"), Fanout()
+        assert write_at_once([stage.connection.outbox], late, fanout, trio.current_time()) == [0]
         assert await stage.peer.next_close() == (4000, "")
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import trio
 
 from trioweb.ws.budget import BYTES_PER_OPERATION, Budget
-from trioweb.ws.fanout import share_of
+from trioweb.ws.outbox import write_at_once
 from trioweb.ws.websocket import Websocket, connection_of
 
 if TYPE_CHECKING:
@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from trioweb.ws.outbox import Outbox
     from trioweb.ws.prepared import PreparedMessage
 
-    # What a broadcast goes by.
-    _Way: TypeAlias = tuple[Outbox, "_Membership"]
+    # What a broadcast goes by: side by side, since to touch two objects of each member costs more
+    # than all else, with many of them.
+    _Ways: TypeAlias = tuple[list[Outbox], list["_Membership"]]
 
 
 class Member(NamedTuple):
@@ -83,7 +84,7 @@ class Members:
     def __init__(self, emptied: Callable[[], None] | None = None) -> None:
         self._emptied = emptied
         self._memberships: dict[Websocket, _Membership] = {}
-        self._ways: tuple[_Way, ...] | None = None  # to them all, until somebody comes or goes
+        self._ways: _Ways | None = None  # to them all, until somebody comes or goes
 
     def __len__(self) -> int:
         return len(self._memberships)
@@ -133,33 +134,29 @@ class Members:
             exclude: who is not told.
             key: of the queued message that it replaces.
         """
-        ways = self._ways
-        if ways is None:
-            ways = tuple((one.connection.outbox, one) for one in self._memberships.values())
-            self._ways = ways
+        if self._ways is None:
+            everybody = list(self._memberships.values())
+            self._ways = [one.connection.outbox for one in everybody], everybody
+        outboxes, memberships = self._ways
         if exclude:
-            ways = tuple(way for way in ways if way[1].member.ws not in exclude)
-        if not ways:
+            memberships = [one for one in memberships if one.member.ws not in exclude]
+            outboxes = [one.connection.outbox for one in memberships]
+        if not memberships:
             return NOBODY
-        fanout, now = ways[0][1].connection.fanout, trio.current_time()
-        plain, share = message.plain, share_of(message.plain)
-        sent = dropped = closed = 0
-        for outbox, membership in ways:
-            # What can be written at once is, with no look at anything but the outbox.
-            deflater = outbox.deflater
-            frame = plain if deflater is None else message.frame_for(deflater)
-            if fanout.left > 0 and outbox.write_at_once(frame, now):
-                fanout.left -= share
-                sent += 1
-                continue
-            connection, before = membership.connection, outbox.dropped
+        fanout, now = memberships[0].connection.fanout, trio.current_time()
+        others = write_at_once(outboxes, message, fanout, now)
+        sent, dropped, closed = len(outboxes) - len(others), 0, 0
+        for place in others:
+            membership = memberships[place]
+            connection, outbox = membership.connection, outboxes[place]
+            before = outbox.dropped
             if connection.offer(message, key=key, drop_oldest=membership.drop_oldest, now=now):
                 sent += 1
                 dropped += outbox.dropped - before
             else:
                 closed += 1
         fanout.has_handed_out()
-        Budget.of_this_run().charge(len(ways) * BYTES_PER_OPERATION)
+        Budget.of_this_run().charge(len(outboxes) * BYTES_PER_OPERATION)
         return BroadcastResult(sent, dropped, closed)
 
     async def flush(self) -> None:
