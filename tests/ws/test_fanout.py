@@ -12,7 +12,6 @@ import trio.testing
 from wsproto import events
 
 from trioweb.ws.fanout import BYTES_PER_WRITE, SLICE, Fanout
-from trioweb.ws.outbox import write_at_once
 from trioweb.ws.prepared import PreparedMessage
 from trioweb.ws.websocket import connection_of
 from trioweb.ws.writer import FrameWriter
@@ -290,17 +289,6 @@ async def test_stream_that_breaks_in_a_turn_is_counted_right(memory: Bench) -> N
         assert outbox.bytes_sent - before == taken[0] == len("one") + 2
         assert stage.connection.messages_sent == 1
         assert not stage.connection.open
-
-
-async def test_nothing_is_written_at_once_behind_close(memory: Bench) -> None:
-    """Though the stream is idle: a list of members may be older than the Close of one."""
-    stage = Stage(memory)
-    async with memory.connect(stage.handler) as stage.peer:
-        await trio.testing.wait_all_tasks_blocked()
-        stage.connection.begin_close(4000, "")
-        late, fanout = PreparedMessage("late"), Fanout()
-        assert write_at_once([stage.connection.outbox], late, fanout, trio.current_time()) == [0]
-        assert await stage.peer.next_close() == (4000, "")
 
 
 async def test_small_broadcasts_use_up_a_slice_and_get_a_new_one() -> None:

@@ -381,7 +381,7 @@ def write_at_once(
     beside the system call.
 
     Args:
-        outboxes: of the members.
+        outboxes: of connections that are open.
         message: encoded once for all.
         fanout: whose slice it is.
         now: the time.
@@ -392,12 +392,7 @@ def write_at_once(
     plain, share, left = message.plain, share_of(message.plain), fanout.left
     others: list[int] = []
     for place, outbox in enumerate(outboxes):
-        if (
-            left <= 0
-            or not outbox._is_idle
-            or outbox._turn_of is not None
-            or outbox._closing is not None
-        ):
+        if left <= 0 or not outbox._is_idle or outbox._turn_of is not None:
             others.append(place)
             continue
         deflater = outbox.deflater
@@ -411,9 +406,11 @@ def write_at_once(
         left -= share
         outbox.admitted += 1
         outbox.bytes_sent += taken
-        if taken:
+        if taken == len(frame):
             outbox.data_taken_at = now
-        if taken < len(frame):
+        else:
+            if taken:
+                outbox.data_taken_at = now
             outbox._keep_rest(frame, taken, is_data=True)
     fanout.left = left
     return others
