@@ -144,7 +144,7 @@ class Members:
         if not memberships:
             return NOBODY
         fanout, now = memberships[0].connection.fanout, trio.current_time()
-        others = write_at_once(outboxes, message, fanout, now)
+        others = write_at_once(outboxes, message, fanout, now, or_leave=key is None)
         sent, dropped, closed = len(outboxes) - len(others), 0, 0
         for place in others:
             membership = memberships[place]

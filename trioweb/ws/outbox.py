@@ -218,11 +218,7 @@ class Outbox(FrameWriter):
                 self.admitted += not self.is_broken
                 return True
             if key is None:
-                # As if it were being written: cheaper than to queue it, with very many members.
-                self.admitted += 1
-                self._partial = memoryview(frame)
-                self._in_hand += len(frame)
-                self._leave_to_fanout(now)
+                self._leave_frame(memoryview(frame), now)
                 return True
         bound = self._bound if drop_oldest else REFUSED_ABOVE * self._bound
         if self._is_left_to_fanout and self._is_over(bound, len(frame)):
@@ -254,6 +250,13 @@ class Outbox(FrameWriter):
             elif not self._is_left_to_fanout:
                 self._note_backlog(len(frame))
         return True
+
+    def _leave_frame(self, frame: memoryview, now: float) -> None:
+        """Leave a message to the fan-out as if it were being written: cheaper than to queue it."""
+        self.admitted += 1
+        self._partial = frame
+        self._in_hand += len(frame)
+        self._leave_to_fanout(now)
 
     def _is_over(self, bound: int, more: int, replaced: int = 0) -> bool:
         """Whether so many more bytes are more than may be queued, beside those replaced by them."""
@@ -373,7 +376,12 @@ class Outbox(FrameWriter):
 
 
 def write_at_once(
-    outboxes: Iterable[Outbox], message: PreparedMessage, fanout: Fanout, now: float
+    outboxes: Iterable[Outbox],
+    message: PreparedMessage,
+    fanout: Fanout,
+    now: float,
+    *,
+    or_leave: bool,
 ) -> list[int]:
     """Write a broadcast to all to whom nothing is in the way, as far as the slice goes.
 
@@ -385,18 +393,26 @@ def write_at_once(
         message: encoded once for all.
         fanout: whose slice it is.
         now: the time.
+        or_leave: beyond the slice, leave it to the fan-out.
 
     Returns:
         The places of those to whom the message is to be offered.
     """
     plain, share, left = message.plain, share_of(message.plain), fanout.left
+    plain_view = memoryview(plain)
     others: list[int] = []
     for place, outbox in enumerate(outboxes):
-        if left <= 0 or not outbox._is_idle or outbox._turn_of is not None:
+        if not outbox._is_idle or outbox._turn_of is not None:
             others.append(place)
             continue
         deflater = outbox.deflater
         frame = plain if deflater is None else message.frame_for(deflater)
+        if left <= 0:
+            if or_leave and outbox._fanout is fanout:
+                outbox._leave_frame(plain_view if frame is plain else memoryview(frame), now)
+            else:
+                others.append(place)
+            continue
         try:
             taken = outbox._stream.try_send(frame)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
