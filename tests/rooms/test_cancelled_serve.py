@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import trio
 
 from tests.app.conftest import HANDSHAKE
@@ -43,6 +45,53 @@ async def test_last_words_reach_nobody_when_serve_is_cancelled() -> None:
             await joined.wait()
             servers.cancel_scope.cancel()
         assert told == [BroadcastResult(0, 0, 0)] * (MEMBERS + 1)
+
+
+async def test_last_words_reach_nobody_when_the_process_is_to_end() -> None:
+    """``SystemExit`` in a handler ends the server as a cancellation does."""
+    app = TrioWeb()
+    told: list[BroadcastResult] = []
+    joined, exit_now = trio.Event(), trio.Event()
+
+    @app.websocket("/join")
+    async def member(ws: Websocket) -> None:
+        room = app.room("hall")
+        try:
+            async with room.join(ws):
+                is_last = len(room.members) == 3
+                if is_last:
+                    joined.set()
+                    await exit_now.wait()
+                    raise SystemExit(3)
+                await trio.sleep_forever()
+        finally:
+            told.append(room.broadcast("goodbye"))
+
+    exits: list[object] = []
+
+    async def serve(task_status: Any) -> None:
+        try:
+            await app.serve("127.0.0.1", 0, task_status=task_status)
+        except SystemExit as error:
+            exits.append(error.code)
+
+    async with trio.open_nursery() as nursery:
+        address = (await nursery.start(serve))[0]
+        for _ in range(3):
+            nursery.start_soon(linger, address)
+        await joined.wait()
+        exit_now.set()
+    assert exits == [3]
+    # The one that exits is still a member's fellow; all others have left.
+    assert sorted(result.sent for result in told) == [0, 0, 2]
+
+
+async def linger(address: tuple[str, int]) -> None:
+    """A client that stays until the server closes, whatever it says."""
+    async with await trio.open_tcp_stream(*address) as stream:
+        await stream.send_all(HANDSHAKE % b"/join")
+        async for _ in stream:
+            pass
 
 
 async def stay(address: tuple[str, int]) -> None:

@@ -364,3 +364,14 @@ def test_a_manager_of_the_module_outlives_a_run() -> None:
 
     for _ in range(2):
         trio.run(run)
+
+
+async def test_another_run_is_refused_while_somebody_is_connected() -> None:
+    """Connections can be written to in the thread of their application only."""
+    manager = ConnectionManager()
+    async with open_stage() as stage:
+        peer = await stage.connect(connected_to(manager))
+        with pytest.raises(RuntimeError, match="rooms live in the thread of their application"):
+            await trio.to_thread.run_sync(lambda: trio.run(manager.broadcast, "from elsewhere"))
+        await stage.settle()
+        assert peer.take() == []

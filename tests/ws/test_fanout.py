@@ -12,6 +12,7 @@ import trio.testing
 from wsproto import events
 
 from trioweb.ws.fanout import BYTES_PER_WRITE, SLICE, Fanout
+from trioweb.ws.outbox import write_at_once
 from trioweb.ws.prepared import PreparedMessage
 from trioweb.ws.websocket import connection_of
 from trioweb.ws.writer import FrameWriter
@@ -289,6 +290,49 @@ async def test_stream_that_breaks_in_a_turn_is_counted_right(memory: Bench) -> N
         assert outbox.bytes_sent - before == taken[0] == len("one") + 2
         assert stage.connection.messages_sent == 1
         assert not stage.connection.open
+
+
+async def test_writing_at_once_uses_up_the_slice(memory: Bench) -> None:
+    """Beyond it the message is left to the fan-out, if that is the connection's own."""
+    stage = Stage(memory)
+    async with memory.connect(stage.handler) as stage.peer:
+        await trio.testing.wait_all_tasks_blocked()
+        outboxes, now = [stage.connection.outbox], trio.current_time()
+        for left, expected in ((2, 1), (1, 0)):
+            stage.fanout.left = left
+            message = PreparedMessage(f"at once {left}")
+            assert write_at_once(outboxes, message, stage.fanout, now, or_leave=True) == []
+            assert stage.fanout.left == expected
+            assert stage.connection.outbox.size == 0
+        strange = Fanout()
+        strange.left = 0
+        for fanout, or_leave in ((stage.fanout, False), (strange, True)):
+            message = PreparedMessage("to be offered")
+            assert write_at_once(outboxes, message, fanout, now, or_leave=or_leave) == [0]
+        message = PreparedMessage("left")
+        assert write_at_once(outboxes, message, stage.fanout, now, or_leave=True) == []
+        assert stage.connection.outbox.size == len("left") + 2
+        async with stage.turns():
+            assert await stage.messages(3) == ["at once 2", "at once 1", "left"]
+
+
+async def test_what_the_send_task_takes_over_has_its_stall_time(
+    memory: Bench, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Without pings there is no other deadline that the heartbeat would wake for."""
+    stage = Stage(memory)
+    options: dict[str, Any] = {"ping_interval": None, "stall_timeout": 30, "timeout": 5}
+    async with memory.connect(stage.handler, **options) as stage.peer:
+        await trio.testing.wait_all_tasks_blocked()
+        stage.fanout.left = 0
+        assert stage.offer("x" * 100_000)
+        await stage.websocket.send("wakes the send task")
+        await trio.sleep(29)
+        assert stage.connection.open
+        await trio.sleep(2)
+        assert not stage.connection.open
+        assert stage.connection.failure is not None
+        assert stage.connection.failure.code == 1013
 
 
 async def test_small_broadcasts_use_up_a_slice_and_get_a_new_one() -> None:
