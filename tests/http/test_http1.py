@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import itertools
 
+import h11
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from trioweb.errors import BadRequest, HTTPException, PayloadTooLarge
-from trioweb.http.http1 import RequestHead, RequestParser
+from trioweb.http.http1 import RequestHead, RequestParser, check_octets, read_head
 
 
 def make(max_head: int = 8192, max_body: int = 1000) -> RequestParser:
@@ -138,6 +139,9 @@ H = b"Host: h\r\n"
         (b"GET / HTTP/1.1\r\n" + H + b"X: a\rb\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\n" + H + b"X: a\nY: b\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\n" + H + b"X: a\r\n b\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\n" + H + b"X: a\r\n\tb: c\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\n X: a\r\n" + H + b"\r\n", 400),
+        (b"GET / HTTP/1.1\r\n" + H + b"X: a\rb\nc\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\n" + H + b"X : a\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\n" + H + b": a\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\n" + H + b"X\r\n\r\n", 400),
@@ -162,6 +166,63 @@ def test_what_is_refused(data: bytes, status: int) -> None:
     with pytest.raises(HTTPException) as caught:
         parser.next_head()
     assert caught.value.status == status
+
+
+FIELDS = st.one_of(
+    st.sampled_from(
+        [
+            b"Host: h",
+            b"hOST:h",
+            b"Content-Length: 3",
+            b"content-length:3 ,3",
+            b"Content-Length: 4",
+            b"Content-Length:",
+            b"Transfer-Encoding: Chunked",
+            b"Transfer-Encoding: gzip, chunked",
+            b"X-Text: \ta \xe9\tb, c\t ",
+            b"X : a",
+            b"X",
+            b"",
+            b": a",
+            b" X: folded",
+            b"X:a:b",
+        ]
+    ),
+    st.binary(max_size=20),
+)
+
+
+@given(
+    st.one_of(
+        st.sampled_from([b"GET / HTTP/1.1", b"POST /a?b HTTP/1.0", b"GET / HTTP/2.0"]),
+        st.binary(max_size=20),
+    ),
+    st.lists(FIELDS, max_size=5),
+)
+def test_h11_would_have_read_every_head_the_same(line: bytes, fields: list[bytes]) -> None:
+    """Where a head is cut apart here, a body's framing is read from it by h11 itself."""
+    raw = b"\r\n".join([line, *fields, b"", b""])
+    assume(raw.find(b"\r\n\r\n") == len(raw) - 4 and not raw.startswith(b"\r\n"))
+    try:
+        check_octets(raw)
+    except BadRequest:
+        return
+    assume(b"\n " not in raw and b"\n\t" not in raw)  # folded lines, which h11 puts together
+    reader = h11.Connection(h11.SERVER)
+    reader.receive_data(raw)
+    try:
+        expected = reader.next_event()
+    except h11.RemoteProtocolError:
+        expected = None
+    if expected is None:
+        with pytest.raises(HTTPException):
+            read_head(raw)
+        return
+    assert isinstance(expected, h11.Request)
+    head = read_head(raw)
+    assert list(head.headers) == list(expected.headers)
+    assert (head.method, head.target) == (expected.method, expected.target)
+    assert head.http_version == expected.http_version
 
 
 @pytest.mark.parametrize(
