@@ -206,6 +206,62 @@ async def test_silence_is_closed_without_a_word(autojump_clock: MockClock) -> No
     assert trio.current_time() - start == pytest.approx(16)
 
 
+async def nap(request: Request) -> Response:
+    await trio.sleep(1)
+    return text("rested")
+
+
+async def test_an_idle_connection_outlives_the_handlers_deadline(
+    autojump_clock: MockClock,
+) -> None:
+    """It ends KEEP_ALIVE_TIMEOUT after its last answer, whenever its requests came."""
+    app = App(nap, RESPONSE_TIMEOUT=5, KEEP_ALIVE_TIMEOUT=20)
+    ours, theirs = memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(Server(app).serve_stream, StreamAdapter(theirs))
+        for pause in (0, 3, 4, 5, 19, 7.5):  # the deadline passes before, as, and after it comes
+            await trio.sleep(pause)
+            await ours.send_all(GET)
+            assert b"rested" in await ours.receive_some()
+        start = trio.current_time()
+        assert await ours.receive_some() == b""
+        assert trio.current_time() - start == pytest.approx(20)
+
+
+async def test_a_request_that_comes_as_an_old_deadline_passes_has_its_own(
+    mock_clock: MockClock,
+) -> None:
+    app = App(nap, RESPONSE_TIMEOUT=5, KEEP_ALIVE_TIMEOUT=20)
+    ours, theirs = memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(Server(app).serve_stream, StreamAdapter(theirs))
+        for late in (0, 5, 20):  # the last of them is the end of KEEP_ALIVE_TIMEOUT as well
+            await wait_all_tasks_blocked()
+            await ours.send_all(GET)
+            mock_clock.jump(late)  # between the arrival and the session's turn
+            await wait_all_tasks_blocked()
+            mock_clock.jump(1)
+            assert b"rested" in await ours.receive_some()
+        await ours.aclose()
+
+
+async def test_an_idle_connection_in_a_new_scope_is_drained_at_once(
+    autojump_clock: MockClock,
+) -> None:
+    server = Server(App(RESPONSE_TIMEOUT=5, KEEP_ALIVE_TIMEOUT=20))
+    ours, theirs = memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(server.serve_stream, StreamAdapter(theirs))
+        await ours.send_all(GET)
+        await trio.sleep(10)
+        assert server.connections == 1
+        server.shutdown()
+        assert b"GET /a" in await ours.receive_some()
+        start = trio.current_time()
+        assert await ours.receive_some() == b""
+        assert trio.current_time() == start
+
+
 async def test_a_handler_that_does_not_answer_is_a_503(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
