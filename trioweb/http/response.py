@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import AsyncIterable, Mapping
 from email.utils import formatdate
+from functools import lru_cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import quote
@@ -47,7 +48,7 @@ class Response:
         content_type: the Content-Type, unless ``headers`` has one.
     """
 
-    __slots__ = ("_body", "content_type", "headers", "status")
+    __slots__ = ("_body", "_headers", "content_type", "status")
 
     def __init__(
         self,
@@ -57,9 +58,26 @@ class Response:
         content_type: str | None = None,
     ) -> None:
         self.status = int(status)
-        self.headers = Headers(headers)
+        # Most responses have none of their own.
+        self._headers: Headers | None = Headers(headers) if headers else None
         self.content_type = content_type
         self.body = body
+
+    @property
+    def headers(self) -> Headers:
+        """The header fields, but for those that the server adds."""
+        if self._headers is None:
+            self._headers = Headers()
+        return self._headers
+
+    @headers.setter
+    def headers(self, headers: Headers) -> None:
+        self._headers = headers
+
+    @property
+    def closes(self) -> bool:
+        """Whether it asks for the end of the connection: ``Connection: close``."""
+        return self._headers is not None and "close" in self._headers.tokens("connection")
 
     @property
     def body(self) -> bytes | AsyncIterable[bytes]:
@@ -245,21 +263,19 @@ def encode_head(
     Raises:
         ValueError: a header has a character that can't be sent (CR, LF, NUL ...).
     """
-    status = response.status
-    headers = response.headers
+    status, headers = response.status, response._headers
     if status < 200:
-        return _status_line(status) + _encode_fields(headers, frozenset()) + b"\r\n"
+        return _status_line(status) + _encode_fields(response.headers, frozenset()) + b"\r\n"
     own_length = False
-    parts = [_status_line(status)]
-    if headers:
+    if not headers:
+        parts = [_start(status, response.content_type), _date_line()]
+    else:
         own_length = (head or status == 304) and "content-length" in headers
-        parts.append(_encode_fields(headers, _FRAMING if own_length else _FRAMING_AND_LENGTH))
-    if response.content_type is not None and status != 204 and "content-type" not in headers:
-        if _BAD_VALUE.search(response.content_type):
-            raise ValueError(f"control character in content_type {response.content_type!r}")
-        parts.append(f"Content-Type: {response.content_type}\r\n".encode("latin-1"))
-    if not headers or "date" not in headers:
-        parts.append(_date_line())
+        parts = [
+            _start(status, None if "content-type" in headers else response.content_type),
+            _encode_fields(headers, _FRAMING if own_length else _FRAMING_AND_LENGTH),
+            b"" if "date" in headers else _date_line(),
+        ]
     if not own_length and not has_no_body(status):
         body = response.body
         if isinstance(body, bytes):
@@ -267,9 +283,21 @@ def encode_head(
         elif http_version != "1.0":
             parts.append(b"Transfer-Encoding: chunked\r\n")
     if not keep_alive or headers or http_version == "1.0":
-        parts.append(_connection_line(headers, keep_alive, http_version))
+        parts.append(_connection_line(response.headers, keep_alive, http_version))
     parts.append(b"\r\n")
     return b"".join(parts)
+
+
+# An application has few of them, but may compute types without end.
+@lru_cache(maxsize=256)
+def _start(status: int, content_type: str | None) -> bytes:
+    """The status line and Content-Type, which are checked and written once for many responses."""
+    line = _status_line(status)
+    if content_type is None or status == 204:
+        return line
+    if _BAD_VALUE.search(content_type):
+        raise ValueError(f"control character in content_type {content_type!r}")
+    return line + f"Content-Type: {content_type}\r\n".encode("latin-1")
 
 
 def _status_line(status: int) -> bytes:

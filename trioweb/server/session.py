@@ -227,7 +227,7 @@ class Session:
             # An async body may be made of the request's own as it comes.
             self._discard_received_body()
         keep_alive = head.keep_alive and not self._draining and self._parser.body_ended
-        if response.headers and "close" in response.headers.tokens("connection"):
+        if response.closes:
             keep_alive = False
         keep_alive = await self._write(response, head, keep_alive=keep_alive)
         if not keep_alive and (head.keep_alive or not self._parser.body_ended):
