@@ -112,9 +112,13 @@ class Dispatch:
     def _find(self, request: Request, *, upgrade: bool = False) -> Match | HTTPException:
         """Find the route; a failure is kept for after the request middleware, which runs anyway."""
         request.app = self
+        router = self.router
         try:
-            found = self.router.resolve(
-                request.method, request.raw_path, request.host, upgrade=upgrade
+            found = router.resolve(
+                request.method,
+                request.raw_path,
+                request.host if router.knows_hosts else "",
+                upgrade=upgrade,
             )
         except HTTPException as exc:
             return exc

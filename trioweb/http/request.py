@@ -114,6 +114,8 @@ class Request:
         scheme: ``"http"`` or ``"https"``.
         http_version: ``"1.1"`` or ``"1.0"``.
         receive_body: gives the body's next piece, ``b""`` at its end; None: there is no body.
+        peer: where it comes from, for logs; None: the client's address.
+        on_shutdown: see the property.
 
     Attributes:
         app: the application that serves the request, set by it.
@@ -154,6 +156,8 @@ class Request:
         scheme: str = "http",
         http_version: str = "1.1",
         receive_body: Callable[[], Awaitable[bytes]] | None = None,
+        peer: str | None = None,
+        on_shutdown: set[Callable[[], None]] | None = None,
     ) -> None:
         self.method = method
         self.target = target
@@ -163,8 +167,8 @@ class Request:
         self.app: Any = None
         self.route: Any = None
         self.match_info: dict[str, Any] = {}
-        self._on_shutdown: set[Callable[[], None]] | None = None
-        self._peer: str | None = None
+        self._on_shutdown = on_shutdown
+        self._peer = peer
         self._client = client
         self._receive_body = receive_body
         self._streaming = False
@@ -276,14 +280,10 @@ class Request:
 
     @property
     def peer(self) -> str:
-        """Where the request comes from, for logs; the server sets it."""
+        """Where the request comes from, for logs."""
         if self._peer is None:
             return f"{self._client[0]}:{self._client[1]}" if self._client else "-"
         return self._peer
-
-    @peer.setter
-    def peer(self, peer: str) -> None:
-        self._peer = peer
 
     @property
     def on_shutdown(self) -> set[Callable[[], None]]:
@@ -294,10 +294,6 @@ class Request:
         if self._on_shutdown is None:
             self._on_shutdown = set()
         return self._on_shutdown
-
-    @on_shutdown.setter
-    def on_shutdown(self, callbacks: set[Callable[[], None]]) -> None:
-        self._on_shutdown = callbacks
 
     # --- body -------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from trioweb.errors import MethodNotAllowed, NotFound, RouteError, UpgradeRequir
 from trioweb.routing.patterns import decode_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from trioweb.routing.routes import Route
 
@@ -30,7 +30,11 @@ class Match(NamedTuple):
 
 
 class Router:
-    """All routes of an application."""
+    """All routes of an application.
+
+    Attributes:
+        knows_hosts: whether a route depends on the Host header; the others ask for none.
+    """
 
     def __init__(self) -> None:
         self.routes: list[Route] = []
@@ -39,6 +43,7 @@ class Router:
         # under None those whose first segment is a parameter, which could match everywhere.
         self._dynamic: dict[str | None, list[Route]] = {None: []}
         self._by_name: dict[str, Route] = {}
+        self.knows_hosts = False
 
     def add(self, route: Route) -> None:
         """Add a finished route.
@@ -49,6 +54,7 @@ class Router:
         self._refuse_collision(route)
         self.routes.append(route)
         self._by_name.setdefault(route.name, route)
+        self.knows_hosts = self.knows_hosts or bool(route.hosts)
         pattern = route.pattern
         if pattern.is_static:
             for path in pattern.static_paths():
@@ -74,7 +80,7 @@ class Router:
         Args:
             method: in upper case.
             raw_path: as the request line has it, without the query.
-            host: the Host header.
+            host: the Host header, where ``knows_hosts``.
             upgrade: whether the client asks for a WebSocket; without a WebSocket route
                 there, the plain one is taken.
 
@@ -129,12 +135,10 @@ class Router:
             path += "?" + urlencode(query, doseq=True, quote_via=quote)
         return route, path
 
-    def _candidates(self, path: str) -> Iterator[Route]:
+    def _candidates(self, path: str) -> list[Route]:
+        dynamic = self._dynamic.get(path[1:].partition("/")[0]) or self._dynamic[None]
         static = self._static.get(path)
-        if static is not None:
-            yield from static
-        first = path[1:].partition("/")[0]
-        yield from self._dynamic.get(first) or self._dynamic[None]
+        return dynamic if static is None else static + dynamic
 
     def _refuse_collision(self, route: Route) -> None:
         named = self._by_name.get(route.name)

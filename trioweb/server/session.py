@@ -202,8 +202,9 @@ class Session:
 
     async def _serve_request(self, head: RequestHead) -> bool:
         """Answer one request; True when the connection can take another."""
-        self._enter(Phase.HANDLING, self._config.RESPONSE_TIMEOUT)
-        self._started = trio.current_time()
+        self._phase = Phase.HANDLING
+        now = self._started = trio.current_time()
+        self._scope.deadline = min(now + self._config.RESPONSE_TIMEOUT, self._hard_deadline)
         stream = self._stream
         request = self._request = Request(
             head.method,
@@ -213,35 +214,32 @@ class Session:
             scheme=stream.scheme,
             http_version=head.http_version,
             receive_body=self._receive_body if head.has_body else None,
+            peer=stream.peer,
+            on_shutdown=self._on_shutdown,
         )
-        request.peer = stream.peer
-        request.on_shutdown = self._on_shutdown
         self._expects_continue = head.expects_continue
         self._progress = 0
         self._responding = False
         if head.is_websocket:
             await self._serve_upgrade(request)
             return False
-        response = await self._handle(request)
-        if isinstance(response.body, bytes):
-            # An async body may be made of the request's own as it comes.
-            self._discard_received_body()
-        keep_alive = head.keep_alive and not self._draining and self._parser.body_ended
-        if response.closes:
-            keep_alive = False
+        try:
+            response = await self._app.handle(request)
+        except Exception:
+            # The application promises not to; one that does must not take the connection along.
+            logger.exception("the application raised on %s %s", request.method, request.raw_path)
+            response = text("Internal Server Error", 500)
+        keep_alive = head.keep_alive and not self._draining and not response.closes
+        if head.has_body:
+            if isinstance(response.body, bytes):
+                # An async body may be made of the request's own as it comes.
+                self._discard_received_body()
+            keep_alive = keep_alive and self._parser.body_ended
         keep_alive = await self._write(response, head, keep_alive=keep_alive)
         if not keep_alive and (head.keep_alive or not self._parser.body_ended):
             # The client may be sending still; closing over unread bytes would eat the answer.
             await self._linger()
         return keep_alive
-
-    async def _handle(self, request: Request) -> Response:
-        try:
-            return await self._app.handle(request)
-        except Exception:
-            # The application promises not to; one that does must not take the connection along.
-            logger.exception("the application raised on %s %s", request.method, request.raw_path)
-            return text("Internal Server Error", 500)
 
     async def _serve_upgrade(self, request: Request) -> None:
         if self._draining:
