@@ -144,6 +144,10 @@ H = b"Host: h\r\n"
         (b"GET / HTTP/1.1\r\n" + H + b"X: a\rb\nc\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\n" + H + b"X : a\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\n" + H + b": a\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\n" + H + b"X\xe9: a\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\n" + H + b"X Y: a\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\n" + H + b"Content-Length : 1\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\n" + H + b"Transfer-Encoding\xa0: chunked\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\n" + H + b"X\r\n\r\n", 400),
         (b"POST / HTTP/1.1\r\n" + H + b"Content-Length: -1\r\n\r\n", 400),
         (b"POST / HTTP/1.1\r\n" + H + b"Content-Length: +1\r\n\r\n", 400),
@@ -219,8 +223,9 @@ def test_h11_would_have_read_every_head_the_same(line: bytes, fields: list[bytes
             read_head(raw)
         return
     assert isinstance(expected, h11.Request)
-    head = read_head(raw)
-    assert list(head.headers) == list(expected.headers)
+    head, others = read_head(raw)
+    found = [(name.encode("ascii"), value.encode("latin-1")) for name, value in others]
+    assert sorted([*head.headers, *found]) == sorted(expected.headers)
     assert (head.method, head.target) == (expected.method, expected.target)
     assert head.http_version == expected.http_version
 
