@@ -1,16 +1,13 @@
 """HTTP/1 requests out of bytes: h11, and the strictness that it lacks. Sans-I/O.
 
 Theory of operation. This module frames the heads itself: it waits for a whole head, bounds its
-size, refuses what h11 0.16 lets through, cuts it at its line ends and colons, and has an
-``h11.Request`` judge the request line and the fields that it has rules for. To the other fields
-h11 applies its grammar alone, which costs a microsecond each and leaves nothing to refuse after
-our own checks. An ``h11.Connection`` for each head would double the costs by its state machine,
-which wants our responses as well.
+size, refuses what h11 0.16 lets through, and takes it apart. A head that says anything about a
+body is then read by a fresh ``h11.Connection``, which has to find it good as well; it says what
+the framing fields mean, and reads the body. What it holds beyond the body's end comes back here as
+the beginning of the next request. Other heads end where they end, and leave h11 only the rules for
+Host; its state machine would triple their costs, and wants our responses as well.
 
-A request with a body is handed to a fresh ``h11.Connection``, head included: it reads the head
-once more, so that both must find it good, and then the body. What it holds beyond the body's end
-comes back here as the beginning of the next request. Pipelined requests wait in the buffer until
-``next_head`` is called again.
+Pipelined requests wait in the buffer until ``next_head`` is called again.
 
 The caller alternates: ``next_head()`` until it gives a head, calling ``receive`` whenever it gives
 None; then ``next_chunk()`` in the same way until it gives ``b""``. After an exception nothing more
@@ -33,17 +30,16 @@ _TEXT_OCTETS = bytes(
     octet for octet in range(256) if (octet >= 0x20 and octet != 0x7F) or octet == 9
 )
 
+# RFC 9110 §5.6.2
+_TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
 # RFC 9112 §3. Of heads that are still incomplete hopeless ones are refused at once.
-_REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([\x21-\x7e]+) HTTP/([0-9]\.[0-9])")
-_TOKEN_OCTETS = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_REQUEST_LINE = re.compile(rf"({_TOKEN}+) ([\x21-\x7e]+) HTTP/([0-9]\.[0-9])")
+_FIRST_OCTET = re.compile(_TOKEN.encode())
+# RFC 9112 §5. A whole line, so that as many matches as lines mean that each of them is a field.
+_FIELD = re.compile(rf"^({_TOKEN}+):([^\r\n]*)\r\n", re.MULTILINE)
 
 # RFC 3986 §3.2.2 without userinfo, which RFC 9110 §4.2.4 deprecates; empty is allowed (§7.2).
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z\-._~%!$&'()*+,;=]*)(:[0-9]{0,5})?")
-
-# Whom a request is for and where it ends: the fields that h11 judges and normalises.
-_FRAMING = frozenset({"content-length", "host", "transfer-encoding"})
-# What becomes of the connection: the only others that the parser looks at.
-_OPTIONS = frozenset({"connection", "expect", "upgrade"})
 
 
 class RequestHead(NamedTuple):
@@ -52,7 +48,7 @@ class RequestHead(NamedTuple):
     Attributes:
         method: as it was sent; methods are case-sensitive.
         target: the request line's target, ASCII.
-        headers: the fields, names in lower case; those that h11 judges stand first.
+        headers: the fields, names in lower case.
         http_version: ``"1.1"`` or ``"1.0"``.
         keep_alive: whether the client lets the connection live on.
         has_body: whether ``next_chunk`` has something to give.
@@ -190,131 +186,145 @@ class RequestParser:
         if not buffer or buffer == b"\r":
             return
         # First, so that noise of any length is told the same.
-        if buffer[0] not in _TOKEN_OCTETS:
+        if not _FIRST_OCTET.match(buffer):
             raise BadRequest("This is not an HTTP request")
         if len(buffer) > self._max_head_size:
             raise self._head_too_large()
-        line_end = buffer.find(b"\n")
-        if line_end >= 0 and not (
-            buffer[line_end - 1] == 0x0D and _REQUEST_LINE.fullmatch(buffer, 0, line_end - 1)
+        line, line_feed, _ = buffer.partition(b"\n")
+        if line_feed and not (
+            line.endswith(b"\r") and _REQUEST_LINE.fullmatch(line[:-1].decode("latin-1"))
         ):
             raise BadRequest("Malformed request line")
 
     def _parse_head(self, raw: bytes) -> RequestHead:
-        check_octets(raw)
-        head = build_head(*read_head(raw))
-        if head.has_body:
-            length = head.headers.get("content-length")
-            if length is not None and int(length) > self._max_body_size:
+        method, target, version, fields = split_head(raw)
+        values = values_by_name(fields)
+        connection: h11.Connection | None = None
+        if "content-length" in values or "transfer-encoding" in values:
+            connection = h11.Connection(h11.SERVER, max_incomplete_event_size=self._max_head_size)
+            fields = read_with_h11(connection, raw)
+            values = values_by_name(fields)
+        head = build_head(method, target, version, fields, values)
+        if head.has_body and connection is not None:
+            if "content-length" in values and int(values["content-length"]) > self._max_body_size:
                 raise self._body_too_large()
-            self._begin_body(raw)
+            self._body = connection
+            self._body_size = 0
+            if self._buffer:
+                connection.receive_data(bytes(self._buffer))
+                self._buffer.clear()
+            if self._eof:
+                connection.receive_data(b"")
         return head
 
-    def _begin_body(self, raw: bytes) -> None:
-        connection = h11.Connection(h11.SERVER, max_incomplete_event_size=self._max_head_size)
-        connection.receive_data(raw)
-        try:
-            connection.next_event()  # the head again, which tells it how the body is framed
-        except h11.RemoteProtocolError as error:
-            raise BadRequest(f"Malformed request: {error}") from error
-        self._body = connection
-        self._body_size = 0
-        if self._buffer:
-            connection.receive_data(bytes(self._buffer))
-            self._buffer.clear()
-        if self._eof:
-            connection.receive_data(b"")
 
+def split_head(raw: bytes) -> tuple[str, str, str, list[tuple[str, str]]]:
+    """Take a whole head apart: method, target, version, and the fields, names in lower case.
 
-def check_octets(raw: bytes) -> None:
-    """Refuse control characters, and CR or LF but as a line's end, in a whole head.
+    Control characters, bare CR or LF, folded lines and all else that is no field are refused.
 
-    Source: RFC 9112 §2.2, RFC 9110 §5.5
+    Source: RFC 9112 §2.2, §3 and §5, RFC 9110 §5.5
     """
+    line_ends = raw.count(b"\r\n")
     # Nothing but line ends is left of a good head without its text.
-    if raw.translate(None, _TEXT_OCTETS) != b"\r\n" * raw.count(b"\r\n"):
+    if raw.translate(None, _TEXT_OCTETS) != b"\r\n" * line_ends:
         raise BadRequest("Control character in the request's head")
-
-
-def read_head(raw: bytes) -> tuple[h11.Request, list[tuple[str, str]]]:
-    """Take a whole head apart.
-
-    Returns:
-        The request with the fields that h11 has judged, and the others, names in lower case.
-
-    Source: RFC 9112 §3 and §5
-    """
-    line, *fields = raw[:-4].split(b"\r\n")
-    parts = _REQUEST_LINE.fullmatch(line)
-    if parts is None:
+    text = raw.decode("latin-1")
+    line_end = text.index("\r\n")
+    line = _REQUEST_LINE.fullmatch(text, 0, line_end)
+    if line is None:
         raise BadRequest("Malformed request line")
-    method, target, version = parts.groups()
-    judged: list[tuple[bytes, bytes]] = []
-    others: list[tuple[str, str]] = []
-    for field in fields:
-        raw_name, colon, value = field.partition(b":")
-        if not colon or not raw_name or raw_name.translate(None, _TOKEN_OCTETS):
-            raise BadRequest("Malformed header line")
-        name = raw_name.decode("ascii").lower()
-        if name in _FRAMING:
-            judged.append((raw_name.lower(), value.strip(b" \t")))
-        else:
-            others.append((name, value.strip(b" \t").decode("latin-1")))
+    fields = [
+        (name.lower(), value.strip(" \t")) for name, value in _FIELD.findall(text, line_end + 2)
+    ]
+    if len(fields) != line_ends - 2:
+        raise BadRequest("Malformed header line")
+    method, target, version = line.groups()
+    return method, target, version, fields
+
+
+def read_with_h11(connection: h11.Connection, raw: bytes) -> list[tuple[str, str]]:
+    """Let h11 read a whole head and judge its framing; the fields as it understands them."""
+    connection.receive_data(raw)
     try:
-        request = h11.Request(method=method, target=target, headers=judged, http_version=version)
-    except h11.LocalProtocolError as error:
+        event = connection.next_event()
+    except h11.RemoteProtocolError as error:
         raise HTTPException(f"Malformed request: {error}", error.error_status_hint) from error
-    return request, others
+    if not isinstance(event, h11.Request):
+        raise BadRequest("Malformed request")
+    return [(name.decode("ascii"), value.decode("latin-1")) for name, value in event.headers]
 
 
-def build_head(event: h11.Request, others: list[tuple[str, str]]) -> RequestHead:
-    """Make our head of h11's and the other fields, refusing what h11 does not."""
-    version = event.http_version.decode("ascii")
+def values_by_name(fields: list[tuple[str, str]]) -> dict[str, str]:
+    """The value of each field, joined where a name repeats, which a Host must not."""
+    values = dict(fields)
+    if len(values) == len(fields):
+        return values
+    values.clear()
+    for name, value in fields:
+        if name not in values:
+            values[name] = value
+        elif name == "host":
+            raise BadRequest("More than one Host header")
+        else:
+            values[name] = f"{values[name]}, {value}"
+    return values
+
+
+def build_head(
+    method: str,
+    target: str,
+    version: str,
+    fields: list[tuple[str, str]],
+    values: dict[str, str],
+) -> RequestHead:
+    """Find out what a head means, refusing what can't mean anything, or could mean two things.
+
+    Args:
+        method: of the request line.
+        target: of the request line.
+        version: of the request line, without ``HTTP/``.
+        fields: names in lower case, framing as h11 understands it.
+        values: of the same fields by name.
+    """
     if version not in ("1.1", "1.0"):
         raise HTTPException("Only HTTP/1.1 and HTTP/1.0 are spoken here", 505)
-    method = event.method.decode("ascii")
-    target = event.target.decode("ascii")
     check_target(method, target)
-    # h11 leaves one field of each name. Iterating over its Headers costs three times as much.
-    fields = [
-        (name.decode("ascii"), value.decode("latin-1")) for name, value in event.headers.raw_items()
-    ]
-    special = dict(fields)
-    for name, value in others:
-        if name in _OPTIONS:
-            special[name] = f"{special[name]}, {value}" if name in special else value
-    host = special.get("host")
-    if host is not None and not _HOST.fullmatch(host):
+    host = values.get("host")
+    if host is None:
+        if version == "1.1":
+            raise BadRequest("Missing Host header")
+    elif not _HOST.fullmatch(host):
         raise BadRequest("Malformed Host header")
     has_body = False
-    if "transfer-encoding" in special:
+    if "transfer-encoding" in values:
         # Both are how requests are smuggled past a proxy (RFC 9112 §6.1).
-        if "content-length" in special:
+        if "content-length" in values:
             raise BadRequest("Both Transfer-Encoding and Content-Length")
         if version == "1.0":
             raise BadRequest("Transfer-Encoding in an HTTP/1.0 request")
         has_body = True
-    elif "content-length" in special:
-        has_body = int(special["content-length"]) > 0
+    elif "content-length" in values:
+        has_body = int(values["content-length"]) > 0
     keep_alive = version == "1.1"
-    if "connection" in special:
-        tokens = [token.strip() for token in special["connection"].lower().split(",")]
+    if "connection" in values:
+        tokens = [token.strip() for token in values["connection"].lower().split(",")]
         keep_alive = "close" not in tokens and (keep_alive or "keep-alive" in tokens)
     is_websocket = (
-        "upgrade" in special
+        "upgrade" in values
         and version == "1.1"
-        and "websocket" in [part.strip() for part in special["upgrade"].lower().split(",")]
+        and "websocket" in [part.strip() for part in values["upgrade"].lower().split(",")]
     )
     if is_websocket and has_body:
         # Which of the two would own the bytes behind the head?
         raise BadRequest("A WebSocket handshake has no body")
     expects_continue = (
-        has_body and version == "1.1" and special.get("expect", "").strip().lower()
+        has_body and version == "1.1" and values.get("expect", "").strip().lower()
     ) == "100-continue"
     return RequestHead(
         method,
         target,
-        Headers.from_wire(fields + others),
+        Headers.from_wire(fields),
         version,
         keep_alive,
         has_body,
