@@ -155,15 +155,17 @@ class Dispatch:
         return await self._middleware.after(request, response, self._failures.respond)
 
     async def _respond(self, request: Request, found: Match | HTTPException) -> Response:
-        early = await run_until_answered(self._middleware.request, request)
-        if early is not None:
-            return early
+        if self._middleware.request:
+            early = await run_until_answered(self._middleware.request, request)
+            if early is not None:
+                return early
         if isinstance(found, HTTPException):
             raise found
         route = found.route
-        early = await self._pass_guards(request, route)
-        if early is not None:
-            return early
+        if self._guards or route.guards:
+            early = await self._pass_guards(request, route)
+            if early is not None:
+                return early
         binding = route.binding
         assert binding is not None  # lifetime() binds all
         body = await request.body() if binding.needs_body else b""
@@ -177,8 +179,6 @@ class Dispatch:
         return to_response(result)
 
     async def _pass_guards(self, request: Request, route: Route) -> Response | None:
-        if not self._guards and not route.guards:
-            return None
         return await run_until_answered((*self._guards, *route.guards), request)
 
     async def _call_in_thread(self, function: Handler) -> object:
