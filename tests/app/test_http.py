@@ -34,6 +34,24 @@ async def test_what_handlers_return() -> None:
     assert (answer.status, answer.body) == (201, b"two")
 
 
+async def test_hosts_part_routes_of_one_path() -> None:
+    app = TrioWeb()
+
+    @app.get("/", name="any")
+    async def of_any() -> str:
+        return "any"
+
+    assert (await ask(app, host="a.example")).body == b"any"
+
+    @app.get("/", name="one", host="a.example")
+    async def of_one() -> str:
+        return "one"
+
+    assert (await ask(app, host="a.example:80")).body == b"one"
+    assert (await ask(app, host="b.example")).body == b"any"
+    assert (await ask(app, "http://a.example/", host="b.example")).body == b"one"
+
+
 async def test_middleware_order() -> None:
     """Requests in the order of registration, responses in the reverse, 404 included."""
     calls: list[str] = []

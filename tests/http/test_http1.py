@@ -259,6 +259,7 @@ def test_what_h11_accepts_is_refused_for_a_reason(fields: list[bytes]) -> None:
     [
         (b"GET / HTTP/1.1\r\nHost: h\r\n", True),
         (b"GET / HTTP/1.1\r\nHost: h\r\nConnection: x, Close\r\n", False),
+        (b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\nConnection: x\r\n", False),
         (b"GET / HTTP/1.0\r\n", False),
         (b"GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n", True),
     ],
@@ -289,6 +290,16 @@ def test_an_upgrade_hands_over_what_follows() -> None:
     assert not parser.has_partial_head
     old = head_of(b"GET / HTTP/1.0\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
     assert not old.is_websocket
+
+
+def test_framing_is_what_h11_makes_of_it() -> None:
+    parser = make()
+    repeated = b"Content-Length: 3 , 3\r\ncontent-length:3\r\n"
+    head = head_of(b"POST / HTTP/1.1\r\nHost: h\r\n" + repeated + b"\r\nabcGET", parser)
+    assert head.headers.getall("Content-Length") == ["3"]
+    assert read_body(parser) == b"abc"
+    assert parser.take_trailing() == b"GET"
+    assert not head_of(b"GET / HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n").has_body
 
 
 def test_expect_is_seen_where_there_is_a_body() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from trioweb.errors import NotFound
 from trioweb.http import (
+    Headers,
     Response,
     empty,
     encode_head,
@@ -101,6 +102,16 @@ def test_a_sized_head() -> None:
         "Content-Type: text/plain; charset=utf-8",
         "Content-Length: 5",
     ]
+
+
+def test_headers_can_be_added_and_replaced() -> None:
+    response = text("")
+    response.headers["X-A"] = "1"
+    assert "X-A: 1" in lines_of(encode_head(response))
+    assert not response.closes
+    response.headers = Headers({"Connection": "x, Close"})
+    assert response.closes
+    assert "X-A: 1" not in lines_of(encode_head(response))
 
 
 def test_connection_depends_on_version_and_keep_alive() -> None:

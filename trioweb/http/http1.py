@@ -115,6 +115,8 @@ class RequestParser:
             HTTPException: the status that answers the request; nothing more can be parsed.
         """
         buffer = self._buffer
+        if not buffer:
+            return None
         # An empty line before a request is a leftover of old clients (RFC 9112 §2.2).
         while buffer.startswith(b"\r\n"):
             del buffer[:2]
