@@ -2,9 +2,9 @@
 
 ``trio.lowlevel.checkpoint()`` costs more than decoding a small message, so an operation that needs
 not wait only looks for a cancellation. To keep a loop over sockets that never wait from holding
-the event loop, the operations of one task are counted: after ``FREE_OPERATIONS`` of them without
-a yield that we know of, the next one yields. Known yields are waits of our own and another task
-calling us in between; those that we can't see cost one yield too many, never one too few.
+the event loop, operations are counted: the one after ``FREE_OPERATIONS`` without a yield that we
+know of yields. Whose they are is not asked: where two tasks have taken part, one has yielded. So a
+yield that we can't see (a sleep between two calls) costs one too many, never one too few.
 """
 
 from __future__ import annotations
@@ -19,13 +19,12 @@ _run_budget: trio.lowlevel.RunVar[Budget] = trio.lowlevel.RunVar("trioweb_budget
 
 
 class Budget:
-    """Counts the operations of the task that runs now."""
+    """Counts the operations since the last yield."""
 
-    __slots__ = ("_left", "_task")
+    __slots__ = ("_left",)
 
     def __init__(self) -> None:
-        self._task: trio.lowlevel.Task | None = None
-        self._left = 0
+        self._left = FREE_OPERATIONS
 
     @classmethod
     def of_this_run(cls) -> Budget:
@@ -38,7 +37,7 @@ class Budget:
 
     def renew(self) -> None:
         """Forget what was counted: the calling task has just waited."""
-        self._task = None
+        self._left = FREE_OPERATIONS
 
     def charge(self, size: int) -> None:
         """Count bytes that were worked on after ``is_spent`` was asked, and can't be refused."""
@@ -46,10 +45,6 @@ class Budget:
 
     def is_spent(self, size: int = 0) -> bool:
         """Count one operation on a message of ``size`` bytes; True when the caller must yield."""
-        task = trio.lowlevel.current_task()
-        if task is not self._task:
-            self._task = task
-            self._left = FREE_OPERATIONS
         self._left -= 1 + size // BYTES_PER_OPERATION
         if self._left > 0:
             return False
