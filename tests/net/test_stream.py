@@ -118,7 +118,7 @@ async def test_what_can_be_had_at_once_needs_no_wait(make: Callable[[], Pair]) -
         async with trio.open_nursery() as nursery:
             nursery.start_soon(a.send_some, b"x")
             while got < sent:
-                got += len(await b.receive_some(100_000))
+                got += len(await b.receive_some(sent - got))
     assert not scope.cancelled_caught
     assert await b.receive_some(10) == b"x"
     await a.aclose()
@@ -203,4 +203,46 @@ async def test_a_byte_stream_is_not_adapted() -> None:
     a, b = make_unix()
     assert as_byte_stream(a) is a
     await a.aclose()
+    await b.aclose()
+
+
+@pytest.mark.parametrize("make", [make_tcp, make_unix, lambda: link_pair()])
+async def test_who_waits_for_bytes_can_be_told_to_stop(make: Callable[[], Pair]) -> None:
+    """interrupt() wakes wait_readable, and neither a sender nor one who waits in receive_some."""
+    a, b = make()
+    pollable = as_byte_stream(a).as_pollable()
+    assert pollable is not None
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pollable.wait_readable)
+            while a.try_send(bytes(100_000)):
+                pass
+            sent = trio.Event()
+
+            async def send() -> None:
+                await a.send_some(b"x")
+                sent.set()
+
+            nursery.start_soon(send)
+            await trio.testing.wait_all_tasks_blocked()
+            assert len(nursery.child_tasks) == 2
+            pollable.interrupt()
+            await trio.testing.wait_all_tasks_blocked()
+            assert len(nursery.child_tasks) == 1
+            while not sent.is_set():
+                await b.receive_some(100_000)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(a.receive_some, 10)
+            await trio.testing.wait_all_tasks_blocked()
+            pollable.interrupt()
+            await trio.testing.wait_all_tasks_blocked()
+            assert nursery.child_tasks
+            await b.send_some(b"x")
+        await b.send_some(b"y")
+        await pollable.wait_readable()
+        assert a.try_receive(10) == b"y"
+    await a.aclose()
+    with pytest.raises(trio.ClosedResourceError):
+        await pollable.wait_readable()
+    pollable.interrupt()
     await b.aclose()

@@ -34,7 +34,9 @@ async def linger(stream: ByteStream, seconds: float = LINGER_SECONDS) -> None:
         await stream.send_eof()
         with trio.move_on_after(seconds):
             while left > 0:
-                data = await stream.receive_some(READ_SIZE)
+                data = stream.try_receive(READ_SIZE)  # however little time there is
+                if data is None:
+                    data = await stream.receive_some(READ_SIZE)
                 if not data:
                     return
                 left -= len(data)

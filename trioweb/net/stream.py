@@ -83,8 +83,11 @@ class ByteStream(Protocol):
             The bytes, or ``b""`` at the end of the stream.
 
         Cancellation:
-            Nothing is lost. Bytes that are there already are returned without a checkpoint.
+            Nothing is lost. Bytes that are there already may be returned without a checkpoint.
         """
+
+    def as_pollable(self) -> PollableStream | None:
+        """This stream, if it can tell that bytes have come without taking them."""
 
     async def send_eof(self) -> None:
         """Tell the peer that nothing more will come, where the stream can; else do nothing."""
@@ -108,6 +111,23 @@ class ByteStream(Protocol):
         """
 
 
+class PollableStream(ByteStream, Protocol):
+    """A byte stream that one task may wait at while another one may tell it to stop."""
+
+    async def wait_readable(self) -> None:
+        """Wait until ``try_receive`` may give something, or until ``interrupt`` is called.
+
+        Raises:
+            trio.ClosedResourceError: the stream was closed at this end.
+
+        Cancellation:
+            Changes nothing.
+        """
+
+    def interrupt(self) -> None:
+        """Wake who is in ``wait_readable``; who waits in another method waits on."""
+
+
 def as_byte_stream(stream: trio.abc.Stream | ByteStream) -> ByteStream:
     """Return the stream itself when it is a `ByteStream` already, else an adapter over it."""
     if hasattr(stream, "try_receive"):
@@ -122,11 +142,13 @@ class SocketStream:
         sock: made non-blocking; TCP sockets get TCP_NODELAY and TCP_NOTSENT_LOWAT.
     """
 
-    __slots__ = ("_sock", "client", "peer", "scheme")
+    __slots__ = ("_is_drained", "_sock", "client", "peer", "scheme")
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         self._sock = sock
+        # The last read brought less than it might have: asking again would be for nothing.
+        self._is_drained = False
         self.scheme = "http"
         self.client = _tcp_address(sock)
         self.peer = _describe(sock.family, self.client)
@@ -151,27 +173,56 @@ class SocketStream:
                 pass
             except OSError as exc:
                 raise self._translate(exc) from exc
-            await trio.lowlevel.wait_writable(self._sock.fileno())
+            try:
+                await trio.lowlevel.wait_writable(self._sock.fileno())
+            except trio.ClosedResourceError:
+                self._check_open()
 
     def try_receive(self, max_bytes: int) -> bytes | None:
         """Take what the kernel holds: bytes, ``b""`` at the end, None for nothing yet."""
         try:
-            return self._sock.recv(max_bytes)
+            data = self._sock.recv(max_bytes)
         except BlockingIOError:
+            self._is_drained = True
             return None
         except OSError as exc:
             raise self._translate(exc) from exc
+        self._is_drained = 0 < len(data) < max_bytes
+        return data
 
     async def receive_some(self, max_bytes: int) -> bytes:
         """Wait for bytes; a checkpoint only if it waits."""
         while True:
-            try:
-                return self._sock.recv(max_bytes)
-            except BlockingIOError:
-                pass
-            except OSError as exc:
-                raise self._translate(exc) from exc
+            if self._is_drained:
+                try:
+                    await trio.lowlevel.wait_readable(self._sock.fileno())
+                except trio.ClosedResourceError:
+                    self._check_open()
+            data = self.try_receive(max_bytes)
+            if data is not None:
+                return data
+
+    def as_pollable(self) -> SocketStream:
+        """This stream: the kernel tells."""
+        return self
+
+    async def wait_readable(self) -> None:
+        """Wait until the kernel holds something, the stream's end included, or ``interrupt``."""
+        self._check_open()
+        try:
             await trio.lowlevel.wait_readable(self._sock.fileno())
+        except trio.ClosedResourceError:
+            self._check_open()
+
+    def interrupt(self) -> None:
+        """Wake who is in ``wait_readable``."""
+        if self._sock.fileno() >= 0:
+            trio.lowlevel.notify_closing(self._sock.fileno())
+
+    def _check_open(self) -> None:
+        """Also after a wait that ended as if the socket were closed: it may be ``interrupt``."""
+        if self._sock.fileno() < 0:
+            raise trio.ClosedResourceError("this stream was already closed")
 
     async def send_eof(self) -> None:
         """Half-close: the peer reads to the end, and we may read on."""
@@ -183,6 +234,7 @@ class SocketStream:
 
     async def aclose(self) -> None:
         """Close the socket; who waits on it gets ``trio.ClosedResourceError``."""
+        self._is_drained = False  # the next read fails at once
         if self._sock.fileno() >= 0:
             # The order matters: epoll forgets a closed descriptor silently, its waiters never wake.
             trio.lowlevel.notify_closing(self._sock.fileno())
@@ -237,6 +289,10 @@ class StreamAdapter:
     async def receive_some(self, max_bytes: int) -> bytes:
         """Wait for bytes."""
         return bytes(await self._stream.receive_some(max_bytes))
+
+    def as_pollable(self) -> None:
+        """Return None: a Trio stream gives bytes when it is waited for, and only then."""
+        return None
 
     async def send_eof(self) -> None:
         """Half-close where the stream can; TLS can't."""

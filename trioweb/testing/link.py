@@ -158,6 +158,24 @@ class Link(trio.abc.HalfCloseableStream):
                 return data
             await self._incoming.wait_as_reader()
 
+    def as_pollable(self) -> Link:
+        """This end: it can be waited at as at a socket."""
+        return self
+
+    async def wait_readable(self) -> None:
+        """Wait until there are bytes, or the end, or until ``interrupt`` is called."""
+        pipe = self._incoming
+        if self._closed:
+            raise trio.ClosedResourceError("this Link was closed at this end")
+        if pipe.broken or not pipe.stalled and (pipe.data or pipe.ended):
+            await trio.lowlevel.checkpoint()
+        else:
+            await pipe.wait_as_reader()
+
+    def interrupt(self) -> None:
+        """Wake who is in ``wait_readable``."""
+        self._incoming.wake()
+
     async def send_eof(self) -> None:
         """Half-close: the peer reads what is left, then the end."""
         self._check()
