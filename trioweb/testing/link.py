@@ -167,7 +167,7 @@ class Link(trio.abc.HalfCloseableStream):
         pipe = self._incoming
         if self._closed:
             raise trio.ClosedResourceError("this Link was closed at this end")
-        if pipe.broken or not pipe.stalled and (pipe.data or pipe.ended):
+        if pipe.broken or (not pipe.stalled and (pipe.data or pipe.ended)):
             await trio.lowlevel.checkpoint()
         else:
             await pipe.wait_as_reader()
