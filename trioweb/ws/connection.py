@@ -256,7 +256,7 @@ class Connection(Ending):
             try:
                 await self._fail_if_broken()
                 inbox.raise_if_ended()
-                received: str | bytes = await inbox.wait(inbox.take)
+                received: str | bytes = await self.receiver.wait_for(inbox.take)
             finally:
                 inbox.release()
             self._budget.renew()
@@ -315,7 +315,7 @@ class Connection(Ending):
                 if part is None:
                     await self._fail_if_broken()
                     inbox.raise_if_ended()
-                    part = await inbox.wait(take)
+                    part = await self.receiver.wait_for(take)
                     self._budget.renew()
                 if part is not SKIPPED:
                     break

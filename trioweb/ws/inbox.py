@@ -163,14 +163,16 @@ class Inbox:
         taken: T = await trio.lowlevel.wait_task_rescheduled(abort)
         return taken
 
-    def deliver(self) -> None:
-        """Hand what is next to the reader who waits."""
-        if self._reader is not None:
-            taken = self._take_for_reader()
-            if taken is not None:
-                self._reschedule(outcome.Value(taken))
-            elif self._ended is not None:
-                self._reschedule(outcome.Error(self._ended()))
+    def deliver(self) -> bool:
+        """Hand what is next to the reader who waits; tells whether one has got something."""
+        if self._reader is None:
+            return False
+        taken = self._take_for_reader()
+        if taken is not None:
+            self._reschedule(outcome.Value(taken))
+        elif self._ended is not None:
+            self._reschedule(outcome.Error(self._ended()))
+        return taken is not None
 
     def end(self, error: Callable[[], Exception]) -> None:
         """Nothing more will come; readers get ``error()`` after what is still there."""

@@ -1,8 +1,10 @@
-"""The receive task: the only reader of a connection's stream, and the owner of its end.
+"""The receive task: the reader of a connection's stream, and the owner of its end.
 
 Theory of operation. It reads until the peer's Close, the end of the stream or our own decision to
 stop, then half-closes, drains and closes, all under one shield whose deadline is the closing
-handshake's. So the end of this task is the end of the connection, whatever the handler does.
+handshake's. So the end of this task is the end of the connection, whatever the handler does. While
+a handler waits for a message the handler reads in its stead (``shift``), up to anything that is
+not a message, a ping or a pong.
 
 Source: RFC 6455 §7.1.
 """
@@ -10,7 +12,7 @@ Source: RFC 6455 §7.1.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
@@ -18,14 +20,17 @@ from trioweb.net.linger import LINGER_SECONDS, linger
 from trioweb.ws.budget import BYTES_PER_OPERATION, Budget
 from trioweb.ws.encoding import PONG, encode_frame
 from trioweb.ws.frames import Close, Ping, Pong
+from trioweb.ws.shift import Shift
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from trioweb.ws.connection import Connection
     from trioweb.ws.frames import Control
     from trioweb.ws.messages import Decoder
     from trioweb.ws.rate import RateLimit
+
+T = TypeVar("T")
 
 # One read: enough to fetch what a small socket buffer holds, small enough to parse in one go.
 READ_SIZE = 65536
@@ -57,6 +62,8 @@ class Receiver:
     ) -> None:
         self._connection = connection
         self._stream = connection.stream
+        self._pollable = connection.stream.as_pollable()
+        self._shift = None if self._pollable is None else Shift(self._pollable)
         self._decoder = decoder
         self._rate_limit = rate_limit
         self._budget = Budget.of_this_run()
@@ -123,14 +130,73 @@ class Receiver:
                     connection.exhausted()
                     return
             frames = self._received(data)
+            if inbox.deliver() and self._shift is not None and self._goes_on:
+                await self._shift.rest()
+            # A read may be thousands of frames.
+            elif budget.is_spent(len(data) + frames * BYTES_PER_FRAME):
+                await trio.lowlevel.checkpoint()
             if decoder.failure is not None:
                 await self._answer_failure()
                 return
             if connection.close_info is not None:
                 return
-            # A read may be thousands of frames.
-            if budget.is_spent(len(data) + frames * BYTES_PER_FRAME):
-                await trio.lowlevel.checkpoint()
+
+    @property
+    def _goes_on(self) -> bool:
+        """Whether what was received last asks for nothing but to read on."""
+        decoder = self._decoder
+        return (
+            self._connection.close_info is None and decoder.failure is None and not decoder.has_more
+        )
+
+    async def wait_for(self, take: Callable[[], T | None]) -> T:
+        """Wait until ``take``, which has found nothing, finds something; for ``recv``.
+
+        Cancellation:
+            Loses nothing.
+        """
+        inbox, shift = self._connection.inbox, self._shift
+        if shift is None:
+            return await inbox.wait(take)
+        try:
+            if shift.is_resting:
+                shift.is_handler_reading = True
+                taken = await self._read_for(take, shift)
+                if taken is not None:
+                    return taken
+                inbox.raise_if_ended()
+            return await inbox.wait(take)
+        finally:
+            shift.handler_goes()
+
+    async def _read_for(self, take: Callable[[], T | None], shift: Shift) -> T | None:
+        """Read in a handler's task while the receive task rests.
+
+        Returns:
+            What ``take`` has found; None if it is the receive task's again to read.
+        """
+        stream = self._pollable
+        assert stream is not None
+        while True:
+            try:
+                await stream.wait_readable()
+                data = stream.try_receive(READ_SIZE) if shift.is_resting else None
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                data = b""
+            if not shift.is_resting:
+                return take()  # it may have read meanwhile
+            if data is None:
+                continue
+            if not data:
+                shift.end()  # the stream's end is for the receive task to find
+                return None
+            self._received(data)
+            taken = take()
+            if not self._goes_on:
+                shift.end()
+                return taken
+            if taken is not None:
+                return taken
 
     async def _answer_failure(self) -> None:
         """What lies before the failure on the wire comes first, as if it had come alone.
@@ -161,7 +227,6 @@ class Receiver:
             self._apply_rate_limit(self._rate_limit, messages)
         if controls:
             self._answer(controls)
-        connection.inbox.deliver()
         return messages + decoder.other_frames - other_frames
 
     def _answer(self, controls: Sequence[Control]) -> None:
