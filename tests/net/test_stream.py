@@ -214,7 +214,12 @@ async def test_who_waits_for_bytes_can_be_told_to_stop(make: Callable[[], Pair])
     assert pollable is not None
     with trio.fail_after(5):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(pollable.wait_readable)
+
+            async def wait() -> None:
+                with pytest.raises(trio.ClosedResourceError):
+                    await pollable.wait_readable()
+
+            nursery.start_soon(wait)
             while a.try_send(bytes(100_000)):
                 pass
             sent = trio.Event()

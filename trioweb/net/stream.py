@@ -16,9 +16,12 @@ from __future__ import annotations
 import select
 import socket
 import struct
-from typing import Protocol, TypeAlias, cast
+from typing import TYPE_CHECKING, Protocol, TypeAlias, cast
 
 import trio
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
 
 Data: TypeAlias = bytes | bytearray | memoryview
 
@@ -114,18 +117,19 @@ class ByteStream(Protocol):
 class PollableStream(ByteStream, Protocol):
     """A byte stream that one task may wait at while another one may tell it to stop."""
 
-    async def wait_readable(self) -> None:
-        """Wait until ``try_receive`` may give something, or until ``interrupt`` is called.
+    def wait_readable(self) -> Awaitable[None]:
+        """Wait until ``try_receive`` may give something.
 
         Raises:
-            trio.ClosedResourceError: the stream was closed at this end.
+            trio.ClosedResourceError: ``interrupt`` was called, or the stream was closed at this
+                end.
 
         Cancellation:
             Changes nothing.
         """
 
     def interrupt(self) -> None:
-        """Wake who is in ``wait_readable``; who waits in another method waits on."""
+        """Let ``wait_readable`` raise; who waits in another method waits on."""
 
 
 def as_byte_stream(stream: trio.abc.Stream | ByteStream) -> ByteStream:
@@ -206,16 +210,13 @@ class SocketStream:
         """This stream: the kernel tells."""
         return self
 
-    async def wait_readable(self) -> None:
-        """Wait until the kernel holds something, the stream's end included, or ``interrupt``."""
+    def wait_readable(self) -> Awaitable[None]:
+        """Wait until the kernel holds something, the stream's end included."""
         self._check_open()
-        try:
-            await trio.lowlevel.wait_readable(self._sock.fileno())
-        except trio.ClosedResourceError:
-            self._check_open()
+        return trio.lowlevel.wait_readable(self._sock.fileno())
 
     def interrupt(self) -> None:
-        """Wake who is in ``wait_readable``."""
+        """Let ``wait_readable`` raise."""
         if self._sock.fileno() >= 0:
             trio.lowlevel.notify_closing(self._sock.fileno())
 

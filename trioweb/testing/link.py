@@ -83,6 +83,7 @@ class Link(trio.abc.HalfCloseableStream):
         self._incoming = _Pipe(buffer)
         self._outgoing = _Pipe(buffer)
         self._closed = False
+        self._is_interrupted = False
         self.client: tuple[str, int] | None = None
         self.peer = "memory"
         self.scheme = "http"
@@ -163,17 +164,21 @@ class Link(trio.abc.HalfCloseableStream):
         return self
 
     async def wait_readable(self) -> None:
-        """Wait until there are bytes, or the end, or until ``interrupt`` is called."""
+        """Wait until there are bytes, or the end."""
         pipe = self._incoming
-        if self._closed:
-            raise trio.ClosedResourceError("this Link was closed at this end")
+        self._check_open()
         if pipe.broken or (not pipe.stalled and (pipe.data or pipe.ended)):
             await trio.lowlevel.checkpoint()
         else:
+            self._is_interrupted = False
             await pipe.wait_as_reader()
+            self._check_open()
+            if self._is_interrupted:
+                raise trio.ClosedResourceError("the wait was interrupted")
 
     def interrupt(self) -> None:
-        """Wake who is in ``wait_readable``."""
+        """Let ``wait_readable`` raise."""
+        self._is_interrupted = True
         self._incoming.wake()
 
     async def send_eof(self) -> None:
@@ -217,9 +222,12 @@ class Link(trio.abc.HalfCloseableStream):
         """Answer as the kernel would: False once the peer has closed or vanished."""
         return not (self._closed or self._incoming.ended or self._incoming.broken)
 
-    def _check(self) -> None:
+    def _check_open(self) -> None:
         if self._closed:
             raise trio.ClosedResourceError("this Link was closed at this end")
+
+    def _check(self) -> None:
+        self._check_open()
         if self._incoming.broken:
             raise trio.BrokenResourceError("connection lost: the peer has vanished")
 

@@ -124,12 +124,12 @@ class Scanner:
         buffered: payload bytes held, of messages that have not been taken; and 64 for each
             fragment of them, since those cost memory however little is in them.
         has_more: there was more than could be looked through at once; feed ``b""``, soon.
+        waiting: how many complete messages there are; one may still prove to be invalid.
         other_frames: how many frames have begun that were no small message of their own: control
             frames, fragments, large ones.
     """
 
     __slots__ = (
-        "_complete",
         "_cost",
         "_deaf",
         "_forbidden",
@@ -153,6 +153,7 @@ class Scanner:
         "has_more",
         "max_size",
         "other_frames",
+        "waiting",
     )
 
     def __init__(self, max_size: int, *, masked: bool = True, compressed: bool = False) -> None:
@@ -181,12 +182,7 @@ class Scanner:
         self._incoming_fin = 0
         # What has come and was not read.
         self._pieces: deque[tuple[int, bytes, bytes | bytearray]] = deque()
-        self._complete = 0  # how many pieces end a message
-
-    @property
-    def waiting(self) -> int:
-        """How many complete messages are waiting; one may still prove to be invalid."""
-        return self._complete
+        self.waiting = 0  # how many pieces end a message
 
     def feed(self, data: bytes) -> Sequence[Control]:
         """Take bytes from the peer; never raises.
@@ -223,7 +219,7 @@ class Scanner:
                 # The fast way: a small unfragmented message, all of it here.
                 if size <= small and first in whole and stop <= end and not self._fragmented:
                     pieces.append((first, data[pos + 2 : start], data[start:stop]))
-                    self._complete += 1
+                    self.waiting += 1
                     self.buffered += size
                     pos = stop
                     continue
@@ -301,7 +297,7 @@ class Scanner:
     def _store(self, kind: int, mask: bytes, payload: bytes | bytearray) -> None:
         """Store a piece whose payload is counted already."""
         self._pieces.append((kind, mask, payload))
-        self._complete += kind >> 7
+        self.waiting += kind >> 7
         if kind not in ANY_WHOLE:
             self.buffered += MIN_FRAGMENT_COST
 

@@ -97,7 +97,7 @@ class Decoder(Scanner):
             kind, mask, payload = piece = pieces.popleft()
             if kind in WHOLE:
                 # It begins a message, so none is in progress.
-                self._complete -= 1
+                self.waiting -= 1
                 self.buffered -= len(payload)
                 data = apply_mask(payload, mask) if mask else bytes(payload)
                 if kind == _WHOLE_BINARY:
@@ -206,8 +206,8 @@ class Decoder(Scanner):
             count: of messages; if fewer are complete, all of them.
         """
         self.discard()
-        keep = max(0, self._complete - count)
-        while self._complete > keep:
+        keep = max(0, self.waiting - count)
+        while self.waiting > keep:
             self._forget(self._pieces.pop())
             self._drop_incomplete()
 
@@ -224,7 +224,7 @@ class Decoder(Scanner):
         """Count a piece no more."""
         kind, _, payload = piece
         if kind >= FIN:
-            self._complete -= 1
+            self.waiting -= 1
         self.buffered -= len(payload) + (0 if kind in ANY_WHOLE else MIN_FRAGMENT_COST)
 
     def _pull(self) -> tuple[bytes, bool] | None:
@@ -311,7 +311,7 @@ class Decoder(Scanner):
         self._incoming = b""
         self._is_fed = False
         self._together.clear()
-        self._complete = self._need = self._held = self.buffered = 0
+        self.waiting = self._need = self._held = self.buffered = 0
         self._rest = b""
 
 

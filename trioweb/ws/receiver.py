@@ -129,8 +129,10 @@ class Receiver:
                 if not data:
                     connection.exhausted()
                     return
-            frames = self._received(data)
-            if inbox.deliver() and self._shift is not None and self._goes_on:
+            frames = decoder.waiting + decoder.other_frames
+            goes_on = self._received(data)
+            frames = decoder.waiting + decoder.other_frames - frames
+            if inbox.deliver() and goes_on and self._shift is not None:
                 await self._shift.rest()
             # A read may be thousands of frames.
             elif budget.is_spent(len(data) + frames * BYTES_PER_FRAME):
@@ -141,62 +143,40 @@ class Receiver:
             if connection.close_info is not None:
                 return
 
-    @property
-    def _goes_on(self) -> bool:
-        """Whether what was received last asks for nothing but to read on."""
-        decoder = self._decoder
-        return (
-            self._connection.close_info is None and decoder.failure is None and not decoder.has_more
-        )
-
     async def wait_for(self, take: Callable[[], T | None]) -> T:
         """Wait until ``take``, which has found nothing, finds something; for ``recv``.
 
         Cancellation:
             Loses nothing.
         """
-        inbox, shift = self._connection.inbox, self._shift
-        if shift is None:
+        shift, stream, inbox = self._shift, self._pollable, self._connection.inbox
+        if shift is None or stream is None:
             return await inbox.wait(take)
         try:
-            if shift.is_resting:
+            while shift.is_resting:
                 shift.is_handler_reading = True
-                taken = await self._read_for(take, shift)
+                try:
+                    await stream.wait_readable()
+                    data = stream.try_receive(READ_SIZE)
+                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                    data = b""  # that is for the receive task to find, if it is the stream's end
+                if data is None:
+                    continue
+                if not data or not self._received(data):
+                    shift.end()
+                taken = take()
                 if taken is not None:
                     return taken
-                inbox.raise_if_ended()
+                if self._decoder.failure is not None:
+                    shift.end()
+            # The receive task reads; it may have done so meanwhile.
+            taken = take()
+            if taken is not None:
+                return taken
+            inbox.raise_if_ended()
             return await inbox.wait(take)
         finally:
             shift.handler_goes()
-
-    async def _read_for(self, take: Callable[[], T | None], shift: Shift) -> T | None:
-        """Read in a handler's task while the receive task rests.
-
-        Returns:
-            What ``take`` has found; None if it is the receive task's again to read.
-        """
-        stream = self._pollable
-        assert stream is not None
-        while True:
-            try:
-                await stream.wait_readable()
-                data = stream.try_receive(READ_SIZE) if shift.is_resting else None
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                data = b""
-            if not shift.is_resting:
-                return take()  # it may have read meanwhile
-            if data is None:
-                continue
-            if not data:
-                shift.end()  # the stream's end is for the receive task to find
-                return None
-            self._received(data)
-            taken = take()
-            if not self._goes_on:
-                shift.end()
-                return taken
-            if taken is not None:
-                return taken
 
     async def _answer_failure(self) -> None:
         """What lies before the failure on the wire comes first, as if it had come alone.
@@ -212,22 +192,23 @@ class Receiver:
                 await trio.sleep_forever()
         connection.fail_decoding()
 
-    def _received(self, data: bytes) -> int:
-        """Take what was read; returns how many frames that was, control frames included."""
+    def _received(self, data: bytes) -> bool:
+        """Take what was read; returns whether it asks for nothing but to read on."""
         connection, decoder = self._connection, self._decoder
         connection.heartbeat.received_at = trio.current_time()
         self.bytes_received += len(data)
         if not connection.accepted:
             self._early += data
-            return 0
-        waiting, other_frames = decoder.waiting, decoder.other_frames
+            return True
+        waiting = decoder.waiting
         controls = decoder.feed(data)
-        messages = decoder.waiting - waiting
         if self._rate_limit is not None:
-            self._apply_rate_limit(self._rate_limit, messages)
+            self._apply_rate_limit(self._rate_limit, decoder.waiting - waiting)
         if controls:
             self._answer(controls)
-        return messages + decoder.other_frames - other_frames
+            if connection.close_info is not None:
+                return False
+        return decoder.failure is None and not decoder.has_more
 
     def _answer(self, controls: Sequence[Control]) -> None:
         connection = self._connection

@@ -35,7 +35,6 @@ class Shift:
 
     __slots__ = (
         "_gone",
-        "_has_to_end",
         "_has_to_look",
         "_parking",
         "_stream",
@@ -46,7 +45,6 @@ class Shift:
     def __init__(self, stream: PollableStream) -> None:
         self._stream = stream
         self._parking = Parking()
-        self._has_to_end = False
         self._has_to_look = False
         self._gone = _gone_in_this_turn()
         self.is_resting = False
@@ -58,9 +56,9 @@ class Shift:
         Cancellation:
             Ends the rest.
         """
-        self.is_resting, self._has_to_end = True, False
+        self.is_resting = True
         try:
-            while not self._has_to_end:
+            while self.is_resting:
                 await self._parking.park()
                 if self._has_to_look:
                     self._look()
@@ -73,7 +71,7 @@ class Shift:
 
     def end(self) -> None:
         """Let the receive task read on."""
-        self._has_to_end = True
+        self.is_resting = False
         self._parking.wake()
 
     def handler_goes(self) -> None:
@@ -100,5 +98,6 @@ def _gone_in_this_turn() -> list[Shift]:
     try:
         return _run_shifts.get()
     except LookupError:
-        _run_shifts.set(gone := [])
+        gone: list[Shift] = []
+        _run_shifts.set(gone)
         return gone
