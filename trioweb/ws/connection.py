@@ -146,14 +146,18 @@ class Connection(Ending):
         if not self.open:
             raise self._send_error()
         if outbox.has_room:
-            outbox.put(self._frame(opcode, payload), gather=self._decoder.waiting > 0)
+            if self._deflater is None:
+                frame = encode_frame(opcode, payload)
+            else:
+                frame = self._frame(opcode, payload)
+            outbox.put(frame, gather=self._decoder.waiting > 0)
             if outbox.is_broken:
                 raise self._send_error()
         else:
-            frame: LazyFrame = partial(self._frame, opcode, payload)
+            lazy: LazyFrame = partial(self._frame, opcode, payload)
             if self._deflater is None or not self._deflater.takeover:
-                frame = self._frame(opcode, payload)
-            await outbox.wait_to_put(frame)
+                lazy = self._frame(opcode, payload)
+            await outbox.wait_to_put(lazy)
             self._budget.renew()
         outbox.admitted += 1
 
@@ -248,20 +252,27 @@ class Connection(Ending):
         if not self.accepted:
             self.check_accepted()
         inbox.check_reader()
-        await self.checkpoint()
-        inbox.check_reader()
-        message = self.take()
-        if message is None:
-            inbox.claim()
-            try:
+        message: str | bytes | None
+        if not inbox.is_empty:
+            if self._budget.is_spent():
+                await trio.lowlevel.checkpoint()
+                inbox.check_reader()
+            else:
+                await trio.lowlevel.checkpoint_if_cancelled()
+            message = inbox.take()
+            if message is not None:
+                self._taken(len(message))
+                return message
+        inbox.is_claimed = True
+        try:
+            if self._decoder.failure is not None:
                 await self._fail_if_broken()
-                inbox.raise_if_ended()
-                received: str | bytes = await self.receiver.wait_for(inbox.take)
-            finally:
-                inbox.release()
-            self._budget.renew()
-            self._taken(len(received))
-            return received
+            inbox.raise_if_ended()
+            message = await self.receiver.wait_for(inbox.take)
+        finally:
+            inbox.is_claimed = False
+        self._budget.renew()
+        self._taken(len(message))
         return message
 
     def take(self) -> str | bytes | None:
@@ -308,7 +319,7 @@ class Connection(Ending):
         await self.checkpoint()
         inbox.check_reader(of_parts=True)
         take = partial(inbox.take_part, parts)
-        inbox.claim()
+        inbox.is_claimed = True
         try:
             while True:
                 part = take()
@@ -321,7 +332,7 @@ class Connection(Ending):
                     break
                 await trio.lowlevel.checkpoint()
         finally:
-            inbox.release()
+            inbox.is_claimed = False
         self._taken(len(part.data))
         return part
 

@@ -41,6 +41,11 @@ class Inbox:
         max_size: bytes of one message; ``SIZES_TOGETHER`` times this may wait.
         stream: messages are taken in parts only, and no more than ``STREAM_BYTES`` wait.
         has_room: called when something was taken while the inbox was full.
+
+    Attributes:
+        is_claimed: a task has found nothing, and waits: nobody else may receive.
+        is_paused: reading pauses.
+        messages_received: how many were taken, or thrown away.
     """
 
     def __init__(
@@ -58,7 +63,7 @@ class Inbox:
         self._has_room = has_room
         self._reader: trio.lowlevel.Task | None = None
         self._take_for_reader: Callable[[], object]
-        self._is_claimed = False
+        self.is_claimed = False
         self._parts: object = None  # whose message is in progress
         self._ended: Callable[[], Exception] | None = None
         self._is_sealed = False
@@ -75,6 +80,14 @@ class Inbox:
     def _is_over_bound(self) -> bool:
         decoder = self._decoder
         return decoder.waiting >= self._max_queue or decoder.buffered >= self._max_bytes
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether who receives now has to wait: there is nothing to take, to look at or to tell."""
+        decoder = self._decoder
+        return not (
+            decoder.waiting or decoder.buffered or decoder.is_mid_message or self._ended is not None
+        )
 
     @property
     def has_reader(self) -> bool:
@@ -133,18 +146,10 @@ class Inbox:
             trio.BusyResourceError: another task is receiving.
             RuntimeError: whole messages can't be received here.
         """
-        if self._is_claimed:
+        if self.is_claimed:
             raise trio.BusyResourceError("another task is already receiving from this WebSocket")
         if self._stream and not of_parts:
             raise RuntimeError("this route has stream=True: receive with ws.recv_streaming()")
-
-    def claim(self) -> None:
-        """Let nobody else receive until ``release``: the caller has found nothing, and waits."""
-        self._is_claimed = True
-
-    def release(self) -> None:
-        """Undo ``claim``."""
-        self._is_claimed = False
 
     async def wait(self, take: Callable[[], T | None]) -> T:
         """Wait until ``take``, which has found nothing, finds something.
