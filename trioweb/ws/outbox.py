@@ -109,13 +109,19 @@ class Outbox(FrameWriter):
 
         Args:
             frame: whole, header included.
-            gather: leave it to the send task, so that frames which follow at once share its write.
+            gather: another one is likely to follow at once: let them share a write.
         """
-        if self._is_idle and not gather:
-            self._write_now(frame)
-        else:
-            self._queue.append(frame)
+        if self._is_idle:
+            if gather:
+                self._gather(frame)
+            else:
+                self._write_now(frame)
+            return
+        self._queue.append(frame)
+        if not self._is_left:
             self._queued(len(frame))
+        elif not gather:
+            self.write_in_turn(trio.current_time())
 
     async def wait_to_put(self, frame: LazyFrame) -> None:
         """Wait in line until the frame is admitted.
@@ -221,7 +227,7 @@ class Outbox(FrameWriter):
                 self._leave_frame(memoryview(frame), now)
                 return True
         bound = self._bound if drop_oldest else REFUSED_ABOVE * self._bound
-        if self._is_left_to_fanout and self._is_over(bound, len(frame)):
+        if self._is_left and self._is_over(bound, len(frame)):
             # Nobody has tried yet what the peer takes: it is not slow.
             self.write_in_turn(now)
             if self.is_broken:
@@ -247,7 +253,7 @@ class Outbox(FrameWriter):
             self._queue.offer(frame, key, droppable=drop_oldest)
             if self._is_idle:
                 self._leave_to_fanout(now)
-            elif not self._is_left_to_fanout:
+            elif not self._is_left:
                 self._note_backlog(len(frame))
         return True
 
@@ -326,7 +332,7 @@ class Outbox(FrameWriter):
             self._write_now(closing, is_data=False)
             if self._is_idle:
                 self.close_written.set()
-        elif self._is_left_to_fanout:
+        elif self._is_left:
             self._wake()
         # Otherwise the send task writes it when the queue is empty.
 
@@ -343,7 +349,7 @@ class Outbox(FrameWriter):
 
     def drop_queue(self) -> None:
         """Forget the data frames of which nothing has been written."""
-        if self._is_left_to_fanout and self._partial is not None:
+        if self._is_left and self._partial is not None:
             self._in_hand -= len(self._partial)
             self._partial = None
             self.dropped += 1

@@ -5,8 +5,10 @@ take stays as ``_partial``, and from then on only the send task writes, until al
 frames never mix. It writes, in this order: the rest of a frame that was begun, control frames, data
 frames (small ones joined into one system call), then Close.
 
-A broadcast to many may leave a first write to the fan-out: then the stream is not idle, yet the
-send task sleeps. Whatever wakes the send task meanwhile takes the writing from the fan-out.
+What may share a write with what comes next is *left*: then the stream is not idle, yet nobody is
+writing, and whoever comes first does. A broadcast to many leaves frames to the fan-out, and a task
+that answers many messages leaves them to its last answer, or to the send task's next turn. Whatever
+else wakes the send task takes the writing from all of these.
 """
 
 from __future__ import annotations
@@ -60,7 +62,7 @@ class FrameWriter:
         "_fanout",
         "_in_hand",
         "_is_idle",
-        "_is_left_to_fanout",
+        "_is_left",
         "_is_writing_data",
         "_lost",
         "_parking",
@@ -99,7 +101,7 @@ class FrameWriter:
         self._closing: bytes | None = None
         self._is_writing_data = False
         self._is_idle = True
-        self._is_left_to_fanout = False
+        self._is_left = False
         self.bytes_sent = 0
         self.is_broken = False
         self.close_written = trio.Event()
@@ -159,18 +161,27 @@ class FrameWriter:
         self._is_writing_data = is_data
         self._took_in_hand(len(frame) - taken)
 
-    # In the fan-out's turn
+    # Later
+
+    def _gather(self, frame: bytes) -> None:
+        """Leave a frame for the idle stream to the next one that is not to be gathered.
+
+        If there is none in this turn, the send task writes it.
+        """
+        self._queue.append(frame)
+        self._queued(len(frame))
+        self._is_left = True
 
     def _leave_to_fanout(self, now: float) -> None:
         """What waits for the idle stream is written in a later turn."""
         self._is_idle = False
-        self._is_left_to_fanout = True
+        self._is_left = True
         self._is_writing_data = True
         self.progress_at = now  # though it does not wait for the peer yet
         self._fanout.add(self)
 
     def write_in_turn(self, now: float) -> int:
-        """Write what was left to the fan-out; what the stream does not take is the send task's.
+        """Write what was left; what the stream does not take is the send task's.
 
         Args:
             now: the time.
@@ -178,7 +189,7 @@ class FrameWriter:
         Returns:
             The bytes that were written.
         """
-        if not self._is_left_to_fanout:
+        if not self._is_left:
             return 0
         # No control frame waits, nor Close, which would have woken the send task.
         written = 0
@@ -210,7 +221,7 @@ class FrameWriter:
         else:
             self._partial = None
             self._is_idle = True
-            self._is_left_to_fanout = False
+            self._is_left = False
         if written:
             self.bytes_sent += written
             self.data_taken_at = now
@@ -219,7 +230,7 @@ class FrameWriter:
 
     def leave_to_sender(self) -> None:
         """The fan-out has no more turns."""
-        if self._is_left_to_fanout:
+        if self._is_left:
             self._wake()
 
     def _found_broken(self) -> None:
@@ -244,18 +255,23 @@ class FrameWriter:
             self._backlog_began(now)
 
     def _wake(self) -> None:
-        if self._is_left_to_fanout:
-            self._is_left_to_fanout = False
-            self._backlog_began(self.progress_at)
+        self._leave_no_more()
         if self._start_sender is not None:
             start, self._start_sender = self._start_sender, None
             start()
         else:
             self._parking.wake()
 
+    def _leave_no_more(self) -> None:
+        """What was left is the send task's now."""
+        if self._is_left:
+            self._is_left = False
+            self._backlog_began(self.progress_at)
+
     async def send_loop(self) -> None:
         """Write what is queued, then park until there is more; the body of the send task."""
         while not self.is_broken:
+            self._leave_no_more()
             chunk = self._next_chunk()
             if chunk is None:
                 self._is_idle = True
