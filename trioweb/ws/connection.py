@@ -18,8 +18,12 @@ from typing import TYPE_CHECKING
 import trio
 
 from trioweb.errors import (
+    InvalidMessage,
+    MessageTooBig,
     NotAccepted,
+    ProtocolError,
     SlowConsumer,
+    WebsocketClosed,
 )
 from trioweb.http.response import encode_head
 from trioweb.ws.budget import BYTES_PER_OPERATION, Budget
@@ -50,6 +54,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("trioweb")
 
+# What iteration raises when it is why we closed; everything else ends a loop quietly.
+_RAISED_BY_ITERATION = (ProtocolError, MessageTooBig, InvalidMessage, SlowConsumer)
 
 _run_compressors: trio.lowlevel.RunVar[Compressors] = trio.lowlevel.RunVar("trioweb_compressors")
 
@@ -246,14 +252,18 @@ class Connection(Ending):
 
     # Receiving
 
-    async def recv(self) -> str | bytes:
-        """Take the next message, or wait for it; see ``Websocket.recv``."""
+    async def recv(self, *, iterating: bool = False) -> str | bytes:
+        """Take the next message, or wait for it; see ``Websocket.recv``.
+
+        Args:
+            iterating: end as an iteration does, with ``StopAsyncIteration`` unless there is an
+                error to tell of.
+        """
         inbox = self.inbox
         if not self.accepted:
             self.check_accepted()
         inbox.check_reader()
-        message: str | bytes | None
-        if not inbox.is_empty:
+        if self._decoder.waiting or not inbox.is_empty:
             if self._budget.is_spent():
                 await trio.lowlevel.checkpoint()
                 inbox.check_reader()
@@ -261,19 +271,31 @@ class Connection(Ending):
                 await trio.lowlevel.checkpoint_if_cancelled()
             message = inbox.take()
             if message is not None:
-                self._taken(len(message))
+                if not self.open or len(message) >= BYTES_PER_OPERATION:
+                    self._taken(len(message))
                 return message
         inbox.is_claimed = True
         try:
             if self._decoder.failure is not None:
                 await self._fail_if_broken()
             inbox.raise_if_ended()
-            message = await self.receiver.wait_for(inbox.take)
+            received: str | bytes = await self.receiver.wait_for(inbox.take)
+        except WebsocketClosed:
+            if not iterating:
+                raise
+            raise self.end_of_iteration() from None
         finally:
             inbox.is_claimed = False
         self._budget.renew()
-        self._taken(len(message))
-        return message
+        if not self.open or len(received) >= BYTES_PER_OPERATION:
+            self._taken(len(received))
+        return received
+
+    def end_of_iteration(self) -> Exception:
+        """What iteration raises when the connection has ended."""
+        if isinstance(self.failure, _RAISED_BY_ITERATION):
+            return self.failure
+        return StopAsyncIteration()
 
     def take(self) -> str | bytes | None:
         """Take a message that is there."""
@@ -337,6 +359,7 @@ class Connection(Ending):
         return part
 
     def _taken(self, size: int) -> None:
+        """So many bytes were taken, which is much, or the last ones are being taken."""
         if size >= BYTES_PER_OPERATION:
             self._budget.charge(size)
         if self.grace_deadline < math.inf:

@@ -20,7 +20,10 @@ def to_payload(data: object, encoding: str) -> tuple[int, bytes]:
     """
     if encoding == "text":
         if isinstance(data, str):
-            return TEXT, utf8(data)
+            try:
+                return TEXT, data.encode()
+            except UnicodeEncodeError as error:
+                raise _not_unicode(error) from None
         if isinstance(data, bytes | bytearray | memoryview):
             return BINARY, bytes(data)
         if jsoncodec.is_jsonable_object(data):
@@ -51,7 +54,11 @@ def utf8(text: str) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError as error:
-        raise ValueError(f"a text message must be valid Unicode: {error}") from None
+        raise _not_unicode(error) from None
+
+
+def _not_unicode(error: UnicodeEncodeError) -> ValueError:
+    return ValueError(f"a text message must be valid Unicode: {error}")
 
 
 class PreparedMessage:

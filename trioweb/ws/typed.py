@@ -23,7 +23,7 @@ class TypedMessages:
         async def recv(self, timeout: float | None = None) -> str | bytes: ...  # noqa: D102
         async def send(self, data: object, encoding: str = "text") -> None: ...  # noqa: D102
         async def close(self, code: int = 1000, reason: str = "") -> None: ...  # noqa: D102
-        def _stop_iteration(self) -> None: ...
+        def _end_of_iteration(self) -> Exception: ...
 
     async def receive_text(self) -> str:
         """Receive a text message.
@@ -132,8 +132,7 @@ class MessageIterator(Generic[T]):
             try:
                 return await self._receive()
             except WebsocketClosed:
-                self._websocket._stop_iteration()
-                raise StopAsyncIteration from None
+                raise self._websocket._end_of_iteration() from None
             except (InvalidMessage, WrongFrameType) as error:
                 if self._on_invalid == "raise":
                     raise

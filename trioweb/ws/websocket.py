@@ -6,14 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from trioweb.errors import (
-    InvalidMessage,
-    MessageTooBig,
-    ProtocolError,
-    RecvTimeout,
-    SlowConsumer,
-    WebsocketClosed,
-)
+from trioweb.errors import RecvTimeout
 from trioweb.http.response import Response, to_response
 from trioweb.ws.close import check_code, check_reason
 from trioweb.ws.encoding import PONG, encode_frame
@@ -30,9 +23,6 @@ if TYPE_CHECKING:
     from trioweb.ws.fragments import Parts
     from trioweb.ws.heartbeat import PingWaiter
     from trioweb.ws.nursery import ConnectionNursery
-
-# What iteration raises when it is why we closed; everything else ends a loop quietly.
-_RAISED_BY_ITERATION = (ProtocolError, MessageTooBig, InvalidMessage, SlowConsumer)
 
 
 class Websocket(TypedMessages, Facts):
@@ -282,17 +272,11 @@ class Websocket(TypedMessages, Facts):
     def __aiter__(self) -> Websocket:
         return self
 
-    async def __anext__(self) -> str | bytes:
-        try:
-            return await self._connection.recv()
-        except WebsocketClosed:
-            self._stop_iteration()
-            raise StopAsyncIteration from None
+    def __anext__(self) -> Awaitable[str | bytes]:
+        return self._connection.recv(iterating=True)
 
-    def _stop_iteration(self) -> None:
-        failure = self._connection.failure
-        if isinstance(failure, _RAISED_BY_ITERATION):
-            raise failure
+    def _end_of_iteration(self) -> Exception:
+        return self._connection.end_of_iteration()
 
     def raise_for_close(self) -> None:
         """Raise why the connection ended, unless it ended with 1000 or 1001, or is open.
