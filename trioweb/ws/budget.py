@@ -19,12 +19,17 @@ _run_budget: trio.lowlevel.RunVar[Budget] = trio.lowlevel.RunVar("trioweb_budget
 
 
 class Budget:
-    """Counts the operations since the last yield."""
+    """Counts the operations since the last yield.
 
-    __slots__ = ("_left",)
+    Attributes:
+        left: how many are free. Where each call counts, ``checkpoint`` is written out: count, and
+            ``pause`` when none is left.
+    """
+
+    __slots__ = ("left",)
 
     def __init__(self) -> None:
-        self._left = FREE_OPERATIONS
+        self.left = FREE_OPERATIONS
 
     @classmethod
     def of_this_run(cls) -> Budget:
@@ -37,16 +42,21 @@ class Budget:
 
     def renew(self) -> None:
         """Forget what was counted: the calling task has just waited."""
-        self._left = FREE_OPERATIONS
+        self.left = FREE_OPERATIONS
 
     def charge(self, size: int) -> None:
-        """Count bytes that were worked on after ``is_spent`` was asked, and can't be refused."""
-        self._left -= size // BYTES_PER_OPERATION
+        """Count bytes that were worked on and can't be refused any more."""
+        self.left -= size // BYTES_PER_OPERATION
 
-    def is_spent(self, size: int = 0) -> bool:
-        """Count one operation on a message of ``size`` bytes; True when the caller must yield."""
-        self._left -= 1 + size // BYTES_PER_OPERATION
-        if self._left > 0:
-            return False
-        self._left = FREE_OPERATIONS
-        return True
+    async def checkpoint(self, size: int = 0) -> None:
+        """Count one operation on a message of ``size`` bytes: a cancel point, and at times a yield."""
+        self.left -= 1 + size // BYTES_PER_OPERATION
+        if self.left > 0:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        else:
+            await self.pause()
+
+    async def pause(self) -> None:
+        """Yield, and begin to count anew."""
+        self.left = FREE_OPERATIONS
+        await trio.lowlevel.checkpoint()

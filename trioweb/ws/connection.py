@@ -133,10 +133,7 @@ class Connection(Ending):
 
     async def checkpoint(self) -> None:
         """A cancel point, and a schedule point when the task's budget is spent."""
-        if self._budget.is_spent():
-            await trio.lowlevel.checkpoint()
-        else:
-            await trio.lowlevel.checkpoint_if_cancelled()
+        await self._budget.checkpoint()
 
     # Sending
 
@@ -144,18 +141,19 @@ class Connection(Ending):
         """Send one whole message; see ``Websocket.send``."""
         if not self.accepted:
             self.check_accepted()
-        if self._budget.is_spent(len(payload)):
-            await trio.lowlevel.checkpoint()
-        else:
+        budget, outbox = self._budget, self.outbox
+        budget.left -= 1 + len(payload) // BYTES_PER_OPERATION
+        if budget.left > 0:
             await trio.lowlevel.checkpoint_if_cancelled()
-        outbox = self.outbox
+        else:
+            await budget.pause()
         if not self.open:
             raise self._send_error()
         if outbox.has_room:
-            if self._deflater is None:
-                frame = encode_frame(opcode, payload)
-            else:
-                frame = self._frame(opcode, payload)
+            deflater = self._deflater
+            frame = (
+                encode_frame(opcode, payload) if deflater is None else self._frame(opcode, payload)
+            )
             outbox.put(frame, gather=self._decoder.waiting > 0)
             if outbox.is_broken:
                 raise self._send_error()
@@ -235,10 +233,7 @@ class Connection(Ending):
 
     async def put_fragment(self, frame: Callable[[], bytes], size: int) -> None:
         """Send a frame of the message whose turn it is; it is made when it is admitted."""
-        if self._budget.is_spent(size):
-            await trio.lowlevel.checkpoint()
-        else:
-            await trio.lowlevel.checkpoint_if_cancelled()
+        await self._budget.checkpoint(size)
         if not self.open:
             raise self._send_error()
         await self.outbox.put_fragment(frame)
@@ -264,11 +259,13 @@ class Connection(Ending):
             self.check_accepted()
         inbox.check_reader()
         if self._decoder.waiting or not inbox.is_empty:
-            if self._budget.is_spent():
-                await trio.lowlevel.checkpoint()
-                inbox.check_reader()
-            else:
+            budget = self._budget
+            budget.left -= 1
+            if budget.left > 0:
                 await trio.lowlevel.checkpoint_if_cancelled()
+            else:
+                await budget.pause()
+                inbox.check_reader()
             message = inbox.take()
             if message is not None:
                 if not self.open or len(message) >= BYTES_PER_OPERATION:

@@ -129,14 +129,14 @@ class Receiver:
                 if not data:
                     connection.exhausted()
                     return
+            # A read may be thousands of frames.
             frames = decoder.waiting + decoder.other_frames
             goes_on = self._received(data)
             frames = decoder.waiting + decoder.other_frames - frames
             if inbox.deliver() and goes_on and self._shift is not None:
                 await self._shift.rest()
-            # A read may be thousands of frames.
-            elif budget.is_spent(len(data) + frames * BYTES_PER_FRAME):
-                await trio.lowlevel.checkpoint()
+            else:
+                await budget.checkpoint(len(data) + frames * BYTES_PER_FRAME)
             if decoder.failure is not None:
                 await self._answer_failure()
                 return
