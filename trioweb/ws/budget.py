@@ -49,7 +49,7 @@ class Budget:
         self.left -= size // BYTES_PER_OPERATION
 
     async def checkpoint(self, size: int = 0) -> None:
-        """Count one operation on a message of ``size`` bytes: a cancel point, and at times a yield."""
+        """Count one operation on ``size`` bytes: a cancel point always, a yield at times."""
         self.left -= 1 + size // BYTES_PER_OPERATION
         if self.left > 0:
             await trio.lowlevel.checkpoint_if_cancelled()

@@ -154,7 +154,10 @@ class Connection(Ending):
             frame = (
                 encode_frame(opcode, payload) if deflater is None else self._frame(opcode, payload)
             )
-            outbox.put(frame, gather=self._decoder.waiting > 0)
+            if self._decoder.waiting:
+                outbox.put(frame, gather=True, wake=not self.receiver.writes_what_is_left)
+            else:
+                outbox.put(frame)
             if outbox.is_broken:
                 raise self._send_error()
         else:

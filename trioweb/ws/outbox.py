@@ -104,16 +104,18 @@ class Outbox(FrameWriter):
         size = self._queue.size + self._in_hand
         return size < self._bound and not self._line and self._turn_of is None
 
-    def put(self, frame: bytes, *, gather: bool = False) -> None:
+    def put(self, frame: bytes, *, gather: bool = False, wake: bool = True) -> None:
         """Admit a data frame; the caller has looked at ``has_room``.
 
         Args:
             frame: whole, header included.
             gather: another one is likely to follow at once: let them share a write.
+            wake: let the send task write what was gathered if none follows in this turn; else the
+                caller sees to it that ``write_left`` is called.
         """
         if self._is_idle:
             if gather:
-                self._gather(frame)
+                self._gather(frame, wake=wake)
             else:
                 self._write_now(frame)
             return

@@ -87,6 +87,14 @@ class Receiver:
         """Whether nothing is read until something is taken, or the handshake accepted."""
         return self._parked is not None
 
+    @property
+    def writes_what_is_left(self) -> bool:
+        """Whether what is left in the outbox while messages wait is written at this turn's end.
+
+        The handler comes back to receive, or the receive task takes over from it.
+        """
+        return self._shift is not None and self._shift.is_resting
+
     async def loop(self) -> None:
         """Read to the end and close the stream."""
         connection = self._connection
@@ -135,6 +143,7 @@ class Receiver:
             frames = decoder.waiting + decoder.other_frames - frames
             if inbox.deliver() and goes_on and self._shift is not None:
                 await self._shift.rest()
+                connection.outbox.write_left()
             else:
                 await budget.checkpoint(len(data) + frames * BYTES_PER_FRAME)
             if decoder.failure is not None:
@@ -154,6 +163,7 @@ class Receiver:
             return await inbox.wait(take)
         try:
             while shift.is_resting:
+                self._connection.outbox.write_left()
                 shift.is_handler_reading = True
                 try:
                     await stream.wait_readable()

@@ -163,14 +163,19 @@ class FrameWriter:
 
     # Later
 
-    def _gather(self, frame: bytes) -> None:
-        """Leave a frame for the idle stream to the next one that is not to be gathered.
-
-        If there is none in this turn, the send task writes it.
-        """
+    def _gather(self, frame: bytes, *, wake: bool) -> None:
+        """Leave a frame for the idle stream to the next one that is not to be gathered."""
         self._queue.append(frame)
-        self._queued(len(frame))
+        self._is_idle = False
+        self._note_backlog(len(frame))
+        if wake:
+            self._wake()
         self._is_left = True
+
+    def write_left(self) -> None:
+        """Write what was left; nothing more follows at once."""
+        if self._is_left:
+            self.write_in_turn(trio.current_time())
 
     def _leave_to_fanout(self, now: float) -> None:
         """What waits for the idle stream is written in a later turn."""
