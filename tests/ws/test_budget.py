@@ -10,6 +10,7 @@ from trio.testing import wait_all_tasks_blocked
 from wsproto import events
 
 from trioweb.ws.encoding import BINARY, PING, encode_frame
+from trioweb.ws.receiver import READ_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 MASK = b"\x01\x02\x03\x04"
 KIB = 1024
-READ = 64 * KIB
+READ = READ_SIZE
 
 
 class Progress:

@@ -24,6 +24,9 @@ RSV1: Final = 0x40
 MAX_CONTROL_BYTES: Final = 125
 """RFC 6455 §5.5."""
 
+MAX_HEADER_SIZE: Final = 14
+"""Of a masked frame with a length of eight bytes."""
+
 OPCODES: Final = frozenset((CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG))
 
 _SHORT_HEADERS: Final = {

@@ -18,7 +18,7 @@ import trio
 
 from trioweb.net.linger import LINGER_SECONDS, linger
 from trioweb.ws.budget import BYTES_PER_OPERATION, Budget
-from trioweb.ws.encoding import PONG, encode_frame
+from trioweb.ws.encoding import MAX_HEADER_SIZE, PONG, encode_frame
 from trioweb.ws.frames import Close, Ping, Pong
 from trioweb.ws.shift import Shift
 
@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# One read: enough to fetch what a small socket buffer holds, small enough to parse in one go.
-READ_SIZE = 65536
+# One read: enough to fetch what a small socket buffer holds, small enough to parse in one go. A
+# message of 64 KiB, a common piece of larger things, comes with its header.
+READ_SIZE = 65536 + MAX_HEADER_SIZE
 # To find a frame is an eighth of an operation (``budget``).
 BYTES_PER_FRAME = BYTES_PER_OPERATION // 8
 # Before the 101 a client has nothing to say; what it says all the same waits, up to so much, which
