@@ -246,8 +246,11 @@ async def test_who_waits_for_bytes_can_be_told_to_stop(make: Callable[[], Pair])
         await b.send_some(b"y")
         await pollable.wait_readable()
         assert a.try_receive(10) == b"y"
+    assert a.try_receive(10) is None
     await a.aclose()
     with pytest.raises(trio.ClosedResourceError):
         await pollable.wait_readable()
+    with pytest.raises(trio.ClosedResourceError):
+        await a.receive_some(10)
     pollable.interrupt()
     await b.aclose()

@@ -1,4 +1,4 @@
-"""Who reads: the handler while it waits for a message, the receive task while it does anything else."""
+"""Who reads: the handler while it waits for a message, else the receive task."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 from wsproto import events
 
-from trioweb.errors import WebsocketClosed
+from tests.ws.conftest import Bench
+from trioweb.errors import PingTimeout, WebsocketClosed
 from trioweb.ws.encoding import PING, TEXT, encode_frame
 
 if TYPE_CHECKING:
-    from tests.ws.conftest import Bench, Peer
+    from collections.abc import Callable
+
+    from tests.ws.conftest import Peer
+    from trioweb.net.stream import Data
     from trioweb.ws import Websocket
 
 MASK = b"\x01\x02\x03\x04"
@@ -38,7 +42,7 @@ async def test_the_handler_reads_while_it_waits(bench: Bench) -> None:
     resting: list[bool] = []
 
     async def handler(ws: Websocket) -> None:
-        async for _ in ws:
+        while await ws.recv():
             resting.append(ws._connection.receiver.writes_what_is_left)
 
     async with bench.connect(handler) as peer:
@@ -62,22 +66,36 @@ async def test_a_ping_is_answered_wherever_the_handler_is(bench: Bench) -> None:
         await trio.sleep_forever()
 
     async with bench.connect(handler) as peer:
-        for place, data in enumerate((b"first", b"second", b"third", b"fourth")):
-            await peer.stream.send_all(ping(b"before") + text(data) + ping(b"%d" % place))
-            assert await next_pong(peer) == b"before"
-            assert await next_pong(peer) == b"%d" % place
-            await wait_all_tasks_blocked()
-            await peer.stream.send_all(ping(b"later"))
-            assert await next_pong(peer) == b"later"
-            if data == b"third":
-                go_on.set()
+        with trio.fail_after(5):
+            for place, data in enumerate((b"first", b"second", b"third", b"fourth")):
+                await peer.stream.send_all(ping(b"before") + text(data) + ping(b"%d" % place))
+                assert await next_pong(peer) == b"before"
+                assert await next_pong(peer) == b"%d" % place
                 await wait_all_tasks_blocked()
+                await peer.stream.send_all(ping(b"later"))
+                assert await next_pong(peer) == b"later"
+                if data == b"third":
+                    go_on.set()
+                    await wait_all_tasks_blocked()
 
 
-@pytest.mark.parametrize("how", ["close", "lost", "given up", "cancelled"])
-async def test_a_reader_hears_of_the_end(bench: Bench, how: str) -> None:
-    """Of what others do while the handler itself waits at the stream."""
+ENDS: dict[str, tuple[Callable[[Websocket], None], list[int], int | None]] = {
+    # What the other task does: what the reader sees, and what the peer.
+    "close": (lambda ws: ws._connection.begin_close(4000, ""), [4000], 4000),
+    "hurry": (lambda ws: ws._connection.hurry(), [1001], 1001),
+    "give up": (lambda ws: ws._connection.receiver.give_up(), [1006], None),
+    "lose": (lambda ws: ws._connection.lose(PingTimeout("for the test")), [1011], 1011),
+}
+
+
+@pytest.mark.parametrize("how", ENDS)
+async def test_a_reader_hears_of_the_end(
+    bench: Bench, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of what others do while it waits at the stream; and who closes may read there then."""
+    end, expected, close_code = ENDS[how]
     seen: list[object] = []
+    go_on, ended = trio.Event(), trio.Event()
 
     async def read(ws: Websocket) -> None:
         try:
@@ -85,70 +103,65 @@ async def test_a_reader_hears_of_the_end(bench: Bench, how: str) -> None:
                 seen.append(await ws.recv())
         except WebsocketClosed as closed:
             seen.append(closed.code)
+        ended.set()
 
     async def handler(ws: Websocket) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(read, ws)
-            await wait_all_tasks_blocked()
             await go_on.wait()
-            if how == "close":
-                await ws.close(4000, wait=False)
-            elif how == "lost":
-                ws._connection.send_side_lost()
-            elif how == "given up":
-                ws._connection.receiver.give_up()
-            else:
-                nursery.cancel_scope.cancel()
+            end(ws)
 
-    go_on = trio.Event()
     async with bench.connect(handler) as peer:
-        await peer.send("first", "second")
-        await wait_all_tasks_blocked()
-        await peer.send("third")
-        await wait_all_tasks_blocked()
-        go_on.set()
-        if how == "lost":
-            await peer.send("fourth")
-            await wait_all_tasks_blocked()
-            await peer.stream.aclose()
-        elif how == "given up":
-            while await peer.stream.receive_some(1000):
-                pass
-        else:
-            assert (await peer.next_close())[0] == {"close": 4000, "cancelled": 1000}[how]
         with trio.fail_after(5):
-            while len(seen) < {"lost": 5, "cancelled": 3}.get(how, 4):
-                await trio.sleep(0.01)
-    messages = ["first", "second", "third", "fourth"][: 4 if how == "lost" else 3]
-    ends = {"close": [4000], "lost": [1006], "given up": [1006], "cancelled": []}[how]
-    assert seen == [*messages, *ends]
+            await peer.send("first", "second")
+            await wait_all_tasks_blocked()
+            await peer.send("third")
+            await wait_all_tasks_blocked()
+            go_on.set()
+            if close_code is None:
+                while await peer.stream.receive_some(1000):
+                    pass
+            else:
+                assert (await peer.next_close())[0] == close_code
+            await ended.wait()
+            assert not await peer.stream.receive_some(1000)
+    assert seen == ["first", "second", "third", *expected]
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
-async def test_whoever_looks_after_others_does_so_when_it_ends_itself(bench: Bench) -> None:
+async def test_whoever_looks_after_others_does_so_when_it_ends_itself() -> None:
     """The first whose handler goes away looks after all who do so in this turn."""
+    both = Bench("link")
 
-    async def give_up(ws: Websocket) -> None:
+    async def receive(ws: Websocket) -> None:
         async for _ in ws:
-            ws._connection.receiver.give_up()
+            pass
 
     async def go_away(ws: Websocket) -> None:
         async for message in ws:
             if message == "go":
                 await trio.sleep_forever()
 
-    for _ in range(10):  # tasks have their turns in any order
-        async with bench.connect(give_up) as first:
-            async with bench.connect(go_away) as second:
-                await second.send("stay")
-                await first.send(events.Ping(b"there"))
-                assert await next_pong(first) == b"there"
+    connections: list[Websocket] = []
+
+    async def ending(ws: Websocket) -> None:
+        connections.append(ws)
+        await receive(ws)
+
+    for _ in range(40):  # tasks have their turns in any order
+        async with both.connect(ending) as first, both.connect(go_away) as second:
+            with trio.fail_after(5):
+                for peer in (first, second):
+                    await peer.send("warm")
                 await wait_all_tasks_blocked()
-                await first.send("end")
-                await second.send("go")
+                # In one turn: both have a message, and the first one's receive task is cancelled.
+                for peer in (first, second):
+                    wire = peer.encode(events.TextMessage("go"))
+                    assert peer.stream.try_send(wire) == len(wire)  # type: ignore[attr-defined]
+                connections.pop()._connection.receiver.give_up()
                 await wait_all_tasks_blocked()
                 await second.send(events.Ping(b"still"))
-                with trio.fail_after(5):
-                    assert await next_pong(second) == b"still"
+                assert await next_pong(second) == b"still"
 
 
 @pytest.mark.parametrize("afterwards", ["sleep", "flush", "recv", "return"])
@@ -173,11 +186,30 @@ async def test_an_answer_goes_out_whatever_the_handler_does_then(
             await ws.recv()
 
     async with bench.connect(handler) as peer:
-        await peer.send("warm")
-        await wait_all_tasks_blocked()
-        for _ in range(2 if afterwards == "recv" else 1):
-            await peer.send("one", "two", "three")
-            assert await peer.next_message() == "one"
+        with trio.fail_after(5):
+            await peer.send("warm")
+            await wait_all_tasks_blocked()
+            for _ in range(2 if afterwards == "recv" else 1):
+                await peer.send("one", "two", "three")
+                assert await peer.next_message() == "one"
+
+
+async def test_what_is_gathered_is_not_written_twice(bench: Bench) -> None:
+    """Nor into the middle of what the send task is writing by then."""
+    messages = ["a" * 700_000, "b" * 700_000]
+
+    async def handler(ws: Websocket) -> None:
+        await trio.sleep(0.01)  # the receive task reads, so that the send task has to write
+        for message in messages:
+            await ws.recv()
+            await ws.send(message)
+            await wait_all_tasks_blocked()
+
+    async with bench.connect(handler, send_queue_bytes=1 << 20) as peer:
+        with trio.fail_after(5):
+            await peer.send("one", "two")
+            await trio.sleep(0.1)
+            assert [await peer.next_message() for _ in messages] == messages
 
 
 async def test_answers_of_one_read_share_a_write(memory: Bench) -> None:
@@ -188,7 +220,7 @@ async def test_answers_of_one_read_share_a_write(memory: Bench) -> None:
         stream = ws._connection.stream
         try_send = stream.try_send
 
-        def count(data: bytes) -> int:
+        def count(data: Data) -> int:
             writes.append(len(data))
             return try_send(data)
 

@@ -191,7 +191,7 @@ class SocketStream:
             return None
         except OSError as exc:
             raise self._translate(exc) from exc
-        self._is_drained = 0 < len(data) < max_bytes
+        self._is_drained = len(data) < max_bytes
         return data
 
     async def receive_some(self, max_bytes: int) -> bytes:

@@ -180,10 +180,6 @@ class Receiver:
                     return taken
                 if self._decoder.failure is not None:
                     shift.end()
-            # The receive task reads; it may have done so meanwhile.
-            taken = take()
-            if taken is not None:
-                return taken
             inbox.raise_if_ended()
             return await inbox.wait(take)
         finally:
