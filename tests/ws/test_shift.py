@@ -11,6 +11,7 @@ from wsproto import events
 
 from tests.ws.conftest import Bench
 from trioweb.errors import PingTimeout, WebsocketClosed
+from trioweb.testing.link import Link
 from trioweb.ws.encoding import PING, TEXT, encode_frame
 
 if TYPE_CHECKING:
@@ -194,21 +195,29 @@ async def test_an_answer_goes_out_whatever_the_handler_does_then(
                 assert await peer.next_message() == "one"
 
 
-async def test_what_is_gathered_is_not_written_twice(bench: Bench) -> None:
-    """Nor into the middle of what the send task is writing by then."""
-    messages = ["a" * 700_000, "b" * 700_000]
+async def test_what_is_gathered_is_not_torn(memory: Bench) -> None:
+    """Nobody writes into the middle of what the send task has begun, though there is room again."""
+    messages = ["a" * 20_000, "b" * 20_000]
+    peers: list[Peer] = []
 
     async def handler(ws: Websocket) -> None:
-        await trio.sleep(0.01)  # the receive task reads, so that the send task has to write
-        for message in messages:
-            await ws.recv()
-            await ws.send(message)
-            await wait_all_tasks_blocked()
+        await wait_all_tasks_blocked(0.01)  # the receive task reads, so the send task has to write
+        await ws.recv()
+        await ws.send(messages[0])
+        await wait_all_tasks_blocked()
+        stream = peers[0].stream
+        assert isinstance(stream, Link)
+        begun = stream.try_receive(1000)
+        assert begun
+        peers[0]._feed(begun)
+        await ws.recv()
+        await ws.send(messages[1])
 
-    async with bench.connect(handler, send_queue_bytes=1 << 20) as peer:
+    async with memory.connect(handler, send_queue_bytes=1 << 20) as peer:
+        peers.append(peer)
         with trio.fail_after(5):
             await peer.send("one", "two")
-            await trio.sleep(0.1)
+            await wait_all_tasks_blocked(0.02)
             assert [await peer.next_message() for _ in messages] == messages
 
 
