@@ -57,7 +57,7 @@ class Peer:
 
 
 TRIOWEB: Final = Peer(
-    "trioweb", "trioweb", ("trioweb", "deflate"), ("trioweb", "trio", "h11", "websockets")
+    "trioweb", "trioweb", ("trioweb", "deflate"), ("trioweb", "trio", "h11", "websockets", "isal")
 )
 
 _ALL = [

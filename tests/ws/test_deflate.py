@@ -53,9 +53,16 @@ def read_all(inflater: Inflater, size: int) -> bytes:
             return content
 
 
-def test_each_message_can_be_inflated_alone() -> None:
+@pytest.fixture(params=["zlib", "isal"])
+def compressors(request: pytest.FixtureRequest) -> Compressors:
+    """With and without the library that users may have."""
+    if request.param == "isal":
+        pytest.importorskip("isal", reason="has no wheel for this Python, or is not installed")
+    return Compressors(use_isal=request.param == "isal")
+
+
+def test_each_message_can_be_inflated_alone(compressors: Compressors) -> None:
     """Nothing in it refers to what the shared compressor was given before."""
-    compressors = Compressors()
     secret = b"the same words in every message, of whichever connection"
     for payload in (secret, secret, TEXT, b"", b"", secret, b"x", TEXT):
         for bits in (15, 12):
@@ -65,9 +72,23 @@ def test_each_message_can_be_inflated_alone() -> None:
     assert compressors.compress(secret, 15) == first
 
 
-def test_an_empty_message_is_one_byte() -> None:
+@given(st.lists(st.one_of(st.binary(max_size=200), st.text("ab {}", max_size=200).map(str.encode))))
+def test_whatever_a_message_is_it_comes_out_again(payloads: list[bytes]) -> None:
+    """From one compressor after another, by each of the libraries."""
+    for use_isal in (False, True):
+        compressors = Compressors(use_isal=use_isal)
+        for payload in (*payloads, *(part * 1000 for part in payloads)):
+            assert inflate_alone(compressors.compress(payload, 15)) == payload
+
+
+def test_the_faster_library_compresses_no_worse() -> None:
+    pytest.importorskip("isal", reason="has no wheel for this Python, or is not installed")
+    sizes = [len(Compressors(use_isal=use).compress(TEXT * 20, 15)) for use in (True, False)]
+    assert sizes[0] <= 1.05 * sizes[1]
+
+
+def test_an_empty_message_is_one_byte(compressors: Compressors) -> None:
     """The first one as well as later ones (RFC 7692 §7.2.3.6)."""
-    compressors = Compressors()
     for _ in range(3):
         assert compressors.compress(b"", 15) == b"\x00"
     deflater = Deflater(agree(takeover=True), 0, compressors)
@@ -78,9 +99,8 @@ def test_an_empty_message_is_one_byte() -> None:
 
 
 @pytest.mark.parametrize("bits", range(9, 16))
-def test_no_message_needs_a_larger_window_than_agreed(bits: int) -> None:
+def test_no_message_needs_a_larger_window_than_agreed(bits: int, compressors: Compressors) -> None:
     """A receiver that has no more memory can inflate it."""
-    compressors = Compressors()
     payload = FAR * 20
     assert inflate_alone(compressors.compress(payload, bits), bits) == payload
     for takeover in (False, True):
