@@ -22,6 +22,7 @@ from trioweb.testing import link_pair
 from trioweb.ws import ConnectionOptions, Websocket
 from trioweb.ws.fanout import Fanout
 from trioweb.ws.serve import check_opening, serve_websocket
+from trioweb.ws.ticker import Ticker
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -181,6 +182,11 @@ class Bench:
         denial: list[Response | None] = []
         async with AsyncExitStack() as stack:
             nursery = await stack.enter_async_context(trio.open_nursery())
+            ticker, ticking = Ticker(), trio.CancelScope()
+
+            async def tick() -> None:
+                with ticking:
+                    await ticker.loop()
 
             async def serve() -> None:
                 async def body(ws: Websocket) -> Response | None:
@@ -192,27 +198,31 @@ class Bench:
                 async def unchanged(response: Response) -> Response:
                     return response
 
-                denial.append(
-                    await serve_websocket(
-                        request,
-                        ours,
-                        early,
-                        options=make_options(**options),
-                        opening=check_opening(
+                try:
+                    denial.append(
+                        await serve_websocket(
                             request,
-                            subprotocols=["chat"],
-                            subprotocol_required=False,
-                            origins="same-origin",
-                            compression=options.get("compression"),
-                        ),
-                        handler_name="handler",
-                        fanout=self.fanout,
-                        auto_accept=auto,
-                        body=body,
-                        failed=failed,
-                        finish=finish or unchanged,
+                            ours,
+                            early,
+                            options=make_options(**options),
+                            opening=check_opening(
+                                request,
+                                subprotocols=["chat"],
+                                subprotocol_required=False,
+                                origins="same-origin",
+                                compression=options.get("compression"),
+                            ),
+                            handler_name="handler",
+                            fanout=self.fanout,
+                            ticker=ticker,
+                            auto_accept=auto,
+                            body=body,
+                            failed=failed,
+                            finish=finish or unchanged,
+                        )
                     )
-                )
+                finally:
+                    ticking.cancel()
                 if denial[0] is not None:
                     await ours.send_some(b"HTTP/1.1 %d Denied\r\n\r\n" % denial[0].status)
                     await ours.aclose()
@@ -220,6 +230,7 @@ class Bench:
             async def failed(ws: Websocket, error: Exception) -> Response | None:
                 return None
 
+            nursery.start_soon(tick)
             nursery.start_soon(serve)
             with trio.fail_after(30):
                 head = b""

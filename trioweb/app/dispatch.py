@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from trioweb.routing import Match, Route, Router
     from trioweb.types import Handler
     from trioweb.ws.caps import ConnectionCaps
+    from trioweb.ws.ticker import Ticker
     from trioweb.ws.websocket import Websocket
 
 logger = logging.getLogger("trioweb")
@@ -45,6 +46,7 @@ class Dispatch:
     _rooms: Rooms
     router: Router
     _caps: ConnectionCaps
+    _ticker: Ticker
     _middleware: Middleware
     _failures: Failures
     _guards: tuple[Handler, ...]
@@ -97,6 +99,7 @@ class Dispatch:
                     options=options,
                     handler_name=route.name,
                     fanout=self._rooms.fanout,
+                    ticker=self._ticker,
                     auto_accept=route.accept != "manual",
                     body=partial(self._websocket_body, request, route),
                     failed=partial(self._websocket_failed, request),

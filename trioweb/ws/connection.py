@@ -1,9 +1,9 @@
 """One WebSocket connection: its tasks and its messages. How it ends is told in ``ending``.
 
-Theory of operation. Three tasks serve a connection. ``Receiver.loop`` is the only reader of the
+Theory of operation. Two tasks serve a connection. ``Receiver.loop`` is the only reader of the
 stream and owns its end. ``Outbox.send_loop`` is the only writer while something waits to be
-written. ``Heartbeat.loop`` minds the deadlines. The first two run under shields of their own,
-which the first cancels when it ends; so the end of the receive task is the end of the connection.
+written; its shield is its own, and the receive task cancels it at its end. So the end of the
+receive task is the end of the connection. ``Heartbeat`` minds the deadlines, in no task of its own.
 
 Source: RFC 6455 §5, §6.
 """
@@ -34,7 +34,7 @@ from trioweb.ws.rate import RateLimit
 from trioweb.ws.receiver import FAILURE_PATIENCE, Receiver
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Awaitable, Callable, Hashable
 
     from trioweb.http.response import Response
     from trioweb.net.stream import ByteStream
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from trioweb.ws.outbox import LazyFrame
     from trioweb.ws.prepared import PreparedMessage
     from trioweb.ws.queue import Marker
+    from trioweb.ws.ticker import Ticker
 
 logger = logging.getLogger("trioweb")
 
@@ -63,7 +64,8 @@ class Connection(Ending):
         compression: what was negotiated.
         name: the handler's, for logs.
         fanout: of the application's broadcasts.
-        start_sender: starts the send task in the connection's nursery.
+        ticker: of the application's connections.
+        start_task: starts a task in the connection's nursery.
         cancel_handler: cancels the handler, with a reason.
     """
 
@@ -74,17 +76,19 @@ class Connection(Ending):
         compression: Agreement | None,
         name: str,
         fanout: Fanout,
-        start_sender: Callable[[], None],
+        ticker: Ticker,
+        start_task: Callable[[Callable[[], Awaitable[None]]], None],
         cancel_handler: Callable[[str], None],
     ) -> None:
         super().__init__(stream, options, name, cancel_handler)
         self.fanout = fanout
-        self.heartbeat = Heartbeat(self)
+        self._start_task = start_task
+        self.heartbeat = Heartbeat(self, ticker)
         self.outbox = Outbox(
             stream,
             options.send_queue_bytes,
             fanout,
-            start_sender,
+            self._start_sender,
             self.send_side_lost,
             self.heartbeat.backlog_began,
         )
@@ -109,7 +113,8 @@ class Connection(Ending):
             self._decoder, options.max_queue, options.max_size, options.stream, self.receiver.wake
         )
         self._budget = Budget.of_this_run()
-        self._send_scope = trio.CancelScope(shield=True)
+        self._may_write = True
+        self._send_scope: trio.CancelScope | None = None
 
     @property
     def messages_sent(self) -> int:
@@ -361,10 +366,15 @@ class Connection(Ending):
 
     # The send task
 
+    def _start_sender(self) -> None:
+        self._start_task(self.send_loop)
+
     async def send_loop(self) -> None:
         """The body of the send task."""
+        if not self._may_write:
+            return
         try:
-            with self._send_scope:
+            with trio.CancelScope(shield=True) as self._send_scope:
                 await self.outbox.send_loop()
         except BaseException:
             # Nobody writes any more: a shielded reader must not wait for what will not come.
@@ -373,7 +383,17 @@ class Connection(Ending):
 
     def stop_sending(self) -> None:
         """End the send task."""
-        self._send_scope.cancel()
+        self._may_write = False
+        if self._send_scope is not None:
+            self._send_scope.cancel()
+
+    def crash(self, error: Exception) -> None:
+        """End as if one of the connection's tasks had raised this."""
+
+        async def crash() -> None:
+            raise error
+
+        self._start_task(crash)
 
     def warn_of_full_inbox(self) -> None:
         """Say once that the handler does not read."""

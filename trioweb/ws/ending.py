@@ -19,6 +19,7 @@ import trio
 from trioweb.errors import SendFailed, SlowConsumer, WebsocketClosed, WebSocketException
 from trioweb.ws.close import ABNORMAL, CloseCode, CloseInfo
 from trioweb.ws.encoding import encode_close
+from trioweb.ws.milestone import Milestone
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -88,8 +89,8 @@ class Ending:
         self.close_info: CloseInfo | None = None
         self.failure: WebSocketException | None = None
         self.is_cut_short = False
-        self.close_answered = trio.Event()
-        self.stream_closed = trio.Event()
+        self.close_answered = Milestone()
+        self.stream_closed = Milestone()
         self.grace_deadline = math.inf
         self._sent_close: tuple[int, str] | None = None
         self._is_lost = False
@@ -208,7 +209,7 @@ class Ending:
         grace = self.options.disconnect_grace
         if grace is not None:
             self.grace_deadline = trio.current_time() + grace
-            self.heartbeat.rearm()
+            self.heartbeat.grace_began(self.grace_deadline)
 
     def send_side_lost(self) -> None:
         """Nothing can be sent any more: a write has failed, or the kernel knows the peer gone.
@@ -274,8 +275,8 @@ class Ending:
     def cut_short(self) -> None:
         """The message whose turn it is will not end, so nothing can be sent any more.
 
-        What to close with is decided a moment later, by the heartbeat task: if it is ``serve`` that
-        is being cancelled, it hears so itself; and the handler's own end may come first.
+        What to close with is decided a moment later, by the heartbeat: if it is ``serve`` that is
+        being cancelled, the receive task hears so; and the handler's own end may come first.
         """
         if self.open:
             self.is_cut_short = True

@@ -2,19 +2,18 @@
 
 ::
 
-    tasks (the connection nursery): receive, send, heartbeat
+    tasks (the connection nursery): receive, send
     └─ in the session's own task: ws.nursery
        └─ handler scope: middleware → guards → handler
 
-The three tasks are shielded or tell the connection of a cancellation, so leaving ``tasks`` waits
-until the stream is closed, within the closing order's deadlines. Exceptions never pass through a
+The two tasks end with the stream, which is closed within the closing order's deadlines, whatever
+is cancelled; leaving ``tasks`` waits for that. Exceptions never pass through a
 nursery: those of the handler and of the tasks in ``ws.nursery`` are caught where they are raised,
 so that they stay what they were.
 """
 
 from __future__ import annotations
 
-import contextvars
 import logging
 import math
 from functools import partial
@@ -48,6 +47,7 @@ if TYPE_CHECKING:
     from trioweb.ws.extensions import Agreement
     from trioweb.ws.fanout import Fanout
     from trioweb.ws.options import ConnectionOptions
+    from trioweb.ws.ticker import Ticker
 
 logger = logging.getLogger("trioweb")
 access_logger = logging.getLogger("trioweb.access")
@@ -123,6 +123,7 @@ async def serve_websocket(
     options: ConnectionOptions,
     handler_name: str,
     fanout: Fanout,
+    ticker: Ticker,
     auto_accept: bool,
     body: Callable[[Websocket], Awaitable[Response | None]],
     failed: Callable[[Websocket, Exception], Awaitable[Response | None]],
@@ -138,6 +139,7 @@ async def serve_websocket(
         options: the connection's limits.
         handler_name: for logs.
         fanout: of the application's broadcasts.
+        ticker: of the application's connections; runs.
         auto_accept: whether ``body`` accepts by itself, before it calls the handler.
         body: runs everything up to and including the handler. A Response denies the handshake.
         failed: told what the handler or a task of ``ws.nursery`` raised, while the connection is
@@ -151,7 +153,7 @@ async def serve_websocket(
         Cancels the handler at once; the frame in progress and Close 1001 are written within 1 s.
     """
     session = _WebsocketSession(
-        request, stream, options, opening.compression, handler_name, fanout, auto_accept
+        request, stream, options, opening.compression, handler_name, fanout, ticker, auto_accept
     )
 
     async def accept(subprotocol: str | None, headers: HeaderSource | None) -> None:
@@ -196,6 +198,7 @@ class _WebsocketSession:
         compression: Agreement | None,
         handler_name: str,
         fanout: Fanout,
+        ticker: Ticker,
         auto_accept: bool,
     ) -> None:
         self.request = request
@@ -204,7 +207,6 @@ class _WebsocketSession:
         self._started_at = trio.current_time()
         self._handler_scope = trio.CancelScope()
         self.denial_is_finished = False
-        self._context = contextvars.copy_context()
         self._tasks: trio.Nursery | None = None
         self.connection = Connection(
             stream,
@@ -212,7 +214,8 @@ class _WebsocketSession:
             compression,
             handler_name,
             fanout,
-            self._start_sender,
+            ticker,
+            self._start_task,
             self._cancel_handler,
         )
         self.websocket: Websocket
@@ -236,16 +239,12 @@ class _WebsocketSession:
         try:
             async with trio.open_nursery() as self._tasks:
                 self._tasks.start_soon(connection.receiver.loop)
-                self._tasks.start_soon(connection.heartbeat.loop)
-                try:
-                    returned = await self._run_handler(body, failed)
-                    if connection.accepted:
-                        await connection.stream_closed.wait()
-                    elif not connection.client_left:
-                        connection.receiver.hand_back()
-                finally:
-                    self._tasks.cancel_scope.cancel(reason="the connection has ended")
+                connection.heartbeat.start()
+                returned = await self._run_handler(body, failed)
+                if not (connection.accepted or connection.client_left):
+                    connection.receiver.hand_back()
         finally:
+            connection.heartbeat.stop()
             self.request.on_shutdown.discard(connection.drain)
             if connection.accepted:
                 self._log_access()
@@ -276,10 +275,10 @@ class _WebsocketSession:
                 connection.has_no_handler = True
                 websocket.nursery.refuse_tasks()
                 if _is_cancelled_from_outside(nursery):
-                    # The heartbeat may be told only after us.
+                    # The receive task may be told only after us.
                     connection.hurry()
                 self._conclude()
-            if connection.accepted:
+            if connection.accepted and not connection.outbox.close_written.is_set():
                 await connection.outbox.close_written.wait()
             nursery.cancel_scope.cancel(reason="the handler has returned")
         return returned
@@ -306,10 +305,11 @@ class _WebsocketSession:
                 raise cancelled from None
         return None
 
-    def _start_sender(self) -> None:
+    def _start_task(self, body: Callable[[], Awaitable[None]]) -> None:
         # From the connection's own side: the task shall not live in a broadcaster's context.
         assert self._tasks is not None
-        self._context.copy().run(partial(self._tasks.start_soon, self.connection.send_loop))
+        context = self._tasks.parent_task.context.copy()
+        context.run(partial(self._tasks.start_soon, body))
 
     def _cancel_handler(self, reason: str) -> None:
         if self.connection.has_no_handler:

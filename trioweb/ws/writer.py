@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from trioweb.ws.encoding import FIN
+from trioweb.ws.milestone import Milestone
 from trioweb.ws.parking import Parking
 from trioweb.ws.queue import FrameQueue
 
@@ -102,7 +103,7 @@ class FrameWriter:
         self._is_left_to_fanout = False
         self.bytes_sent = 0
         self.is_broken = False
-        self.close_written = trio.Event()
+        self.close_written = Milestone()
         self.unsent = 0
         self.progress_at = 0.0
         self.data_taken_at = 0.0
