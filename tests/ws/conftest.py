@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import socket
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -134,6 +134,17 @@ class Peer:
         await self.send(events.CloseConnection(code, reason))
 
 
+@dataclass
+class Endpoint:
+    """What an application does with one WebSocket."""
+
+    accepts: bool
+    run: Callable[[Websocket], Awaitable[Response | None]]
+    failed: Callable[[Websocket, Exception], Awaitable[Response | None]]
+    finish: Callable[[Response], Awaitable[Response]]
+    name: str = "handler"
+
+
 class Bench:
     """Serves handlers over one kind of byte stream."""
 
@@ -189,7 +200,7 @@ class Bench:
                     await ticker.loop()
 
             async def serve() -> None:
-                async def body(ws: Websocket) -> Response | None:
+                async def run(ws: Websocket) -> Response | None:
                     if auto:
                         await ws.accept()
                     result = await handler(ws)
@@ -212,13 +223,9 @@ class Bench:
                                 origins="same-origin",
                                 compression=options.get("compression"),
                             ),
-                            handler_name="handler",
                             fanout=self.fanout,
                             ticker=ticker,
-                            auto_accept=auto,
-                            body=body,
-                            failed=failed,
-                            finish=finish or unchanged,
+                            endpoint=Endpoint(auto, run, failed, finish or unchanged),
                         )
                     )
                 finally:

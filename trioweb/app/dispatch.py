@@ -23,6 +23,8 @@ from trioweb.ws.options import ConnectionOptions
 from trioweb.ws.serve import check_opening, serve_websocket
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from trioweb.app.failures import Failures
     from trioweb.app.middleware import Middleware
     from trioweb.config import Config
@@ -97,13 +99,9 @@ class Dispatch:
                     trailing,
                     opening=opening,
                     options=options,
-                    handler_name=route.name,
                     fanout=self._rooms.fanout,
                     ticker=self._ticker,
-                    auto_accept=route.accept != "manual",
-                    body=partial(self._websocket_body, request, route),
-                    failed=partial(self._websocket_failed, request),
-                    finish=partial(self._finish, request),
+                    endpoint=_Endpoint(self, request, route),
                 )
         finally:
             self._websockets.pop(request, None)
@@ -192,7 +190,9 @@ class Dispatch:
             The answer that denies the handshake; None after it was accepted, or when the handler
             did neither.
         """
-        early = await run_until_answered(self._middleware.request, request)
+        early: Response | None = None
+        if self._middleware.request:
+            early = await run_until_answered(self._middleware.request, request)
         if early is None:
             early = await self._pass_guards(request, route)
         if early is not None:
@@ -232,6 +232,34 @@ class Dispatch:
         if is_end_of(ws, error):
             return None  # denied, or the client has left: the connection knows the answer, if any
         return await self._failures.respond(request, error)
+
+
+class _Endpoint:
+    """What ``serve_websocket`` calls back, of one handshake (``trioweb.ws.serve.Endpoint``)."""
+
+    __slots__ = ("_dispatch", "_request", "_route")
+
+    def __init__(self, dispatch: Dispatch, request: Request, route: Route) -> None:
+        self._dispatch = dispatch
+        self._request = request
+        self._route = route
+
+    @property
+    def name(self) -> str:
+        return self._route.name
+
+    @property
+    def accepts(self) -> bool:
+        return self._route.accept != "manual"
+
+    def run(self, ws: Websocket) -> Awaitable[Response | None]:
+        return self._dispatch._websocket_body(self._request, self._route, ws)
+
+    def failed(self, ws: Websocket, error: Exception) -> Awaitable[Response | None]:
+        return self._dispatch._websocket_failed(self._request, ws, error)
+
+    def finish(self, response: Response) -> Awaitable[Response]:
+        return self._dispatch._finish(self._request, response)
 
 
 def _log_beside_cancelled(group: BaseExceptionGroup[BaseException], request: Request) -> None:

@@ -69,6 +69,15 @@ class Connection(Ending):
         cancel_handler: cancels the handler, with a reason.
     """
 
+    __slots__ = (
+        "_budget",
+        "_deflater",
+        "_may_write",
+        "_send_scope",
+        "_start_task",
+        "fanout",
+    )
+
     def __init__(
         self,
         stream: ByteStream,

@@ -58,6 +58,36 @@ class Ending:
         cancel_handler: cancels the handler, with a reason.
     """
 
+    __slots__ = (
+        "_decoder",
+        "_is_lost",
+        "_on_shut",
+        "_sent_close",
+        "accepted",
+        "cancel_handler",
+        "client_left",
+        "close_answered",
+        "close_info",
+        "denial",
+        "failure",
+        "grace_deadline",
+        "has_no_handler",
+        "has_timed_out",
+        "heartbeat",
+        "inbox",
+        "is_cut_short",
+        "is_draining",
+        "name",
+        "open",
+        "open_deadline",
+        "options",
+        "outbox",
+        "receiver",
+        "stream",
+        "stream_closed",
+        "websocket",
+    )
+
     heartbeat: Heartbeat
     inbox: Inbox
     outbox: Outbox
@@ -94,8 +124,14 @@ class Ending:
         self.grace_deadline = math.inf
         self._sent_close: tuple[int, str] | None = None
         self._is_lost = False
-        # Called once, in the step in which nothing can be sent any more; never to raise.
-        self.on_shut: set[Callable[[], None]] = set()
+        self._on_shut: set[Callable[[], None]] | None = None
+
+    @property
+    def on_shut(self) -> set[Callable[[], None]]:
+        """Called once, in the step in which nothing can be sent any more; never to raise."""
+        if self._on_shut is None:
+            self._on_shut = set()
+        return self._on_shut
 
     # State
 
@@ -155,8 +191,8 @@ class Ending:
     def _shut(self) -> None:
         """Take nothing more from the application."""
         self.open = False
-        while self.on_shut:
-            self.on_shut.pop()()
+        while self._on_shut:
+            self._on_shut.pop()()
 
     # What is found out
 

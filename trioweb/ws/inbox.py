@@ -43,6 +43,23 @@ class Inbox:
         has_room: called when something was taken while the inbox was full.
     """
 
+    __slots__ = (
+        "_decoder",
+        "_drains",
+        "_ended",
+        "_has_room",
+        "_is_claimed",
+        "_is_sealed",
+        "_max_bytes",
+        "_max_queue",
+        "_parts",
+        "_reader",
+        "_stream",
+        "_take_for_reader",
+        "is_paused",
+        "messages_received",
+    )
+
     def __init__(
         self,
         decoder: Decoder,

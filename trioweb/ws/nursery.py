@@ -24,6 +24,8 @@ class ConnectionNursery:
     Close frame is written, what is left is cancelled.
     """
 
+    __slots__ = ("_crashed", "_nursery", "_open", "_websocket", "was_used")
+
     def __init__(
         self,
         nursery: trio.Nursery,
@@ -34,6 +36,7 @@ class ConnectionNursery:
         self._websocket = websocket
         self._crashed = crashed
         self._open = True
+        self.was_used = False  # by a task that may still be there
 
     @property
     def cancel_scope(self) -> trio.CancelScope:
@@ -83,6 +86,7 @@ class ConnectionNursery:
     def _check_open(self) -> None:
         if not self._open:
             raise RuntimeError("ws.nursery takes no tasks after the handler has returned")
+        self.was_used = True
 
     async def _guard(
         self, async_fn: Callable[..., Awaitable[object]], args: tuple[object, ...]

@@ -17,7 +17,7 @@ from __future__ import annotations
 import logging
 import math
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import trio
 
@@ -114,6 +114,33 @@ def _check_origin(request: Request, origins: str | Sequence[str]) -> None:
         raise
 
 
+class Endpoint(Protocol):
+    """What an application does with one WebSocket.
+
+    Attributes:
+        name: the handler's, for logs.
+        accepts: whether ``run`` accepts by itself, before it calls the handler.
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+
+    @property
+    def accepts(self) -> bool: ...  # noqa: D102
+
+    def run(self, websocket: Websocket) -> Awaitable[Response | None]:
+        """Run everything up to and including the handler. A Response denies the handshake."""
+
+    def failed(self, websocket: Websocket, error: Exception) -> Awaitable[Response | None]:
+        """Hear what the handler or a task of ``ws.nursery`` raised, while it is still open.
+
+        Before accept the result denies the handshake.
+        """
+
+    def finish(self, response: Response) -> Awaitable[Response]:
+        """Run response middleware over the 101 or the denial."""
+
+
 async def serve_websocket(
     request: Request,
     stream: ByteStream,
@@ -121,13 +148,9 @@ async def serve_websocket(
     *,
     opening: Opening,
     options: ConnectionOptions,
-    handler_name: str,
     fanout: Fanout,
     ticker: Ticker,
-    auto_accept: bool,
-    body: Callable[[Websocket], Awaitable[Response | None]],
-    failed: Callable[[Websocket, Exception], Awaitable[Response | None]],
-    finish: Callable[[Response], Awaitable[Response]],
+    endpoint: Endpoint,
 ) -> Response | None:
     """Serve one WebSocket from its handshake to its end.
 
@@ -137,14 +160,9 @@ async def serve_websocket(
         trailing: bytes that came after the request's head.
         opening: what ``check_opening`` returned.
         options: the connection's limits.
-        handler_name: for logs.
         fanout: of the application's broadcasts.
         ticker: of the application's connections; runs.
-        auto_accept: whether ``body`` accepts by itself, before it calls the handler.
-        body: runs everything up to and including the handler. A Response denies the handshake.
-        failed: told what the handler or a task of ``ws.nursery`` raised, while the connection is
-            still open; before accept it makes the denial.
-        finish: runs response middleware over the 101 or the denial.
+        endpoint: the application's part.
 
     Returns:
         The response that denies the handshake, or None when the WebSocket was served.
@@ -152,86 +170,59 @@ async def serve_websocket(
     Cancellation:
         Cancels the handler at once; the frame in progress and Close 1001 are written within 1 s.
     """
-    session = _WebsocketSession(
-        request, stream, options, opening.compression, handler_name, fanout, ticker, auto_accept
-    )
-
-    async def accept(subprotocol: str | None, headers: HeaderSource | None) -> None:
-        if subprotocol is not None and subprotocol not in opening.offered:
-            raise ValueError(f"the client did not offer the subprotocol {subprotocol!r}")
-        selected = opening.subprotocol if subprotocol is None else subprotocol
-        agreed = opening.compression
-        response = await finish(
-            handshake.accept_response(
-                opening.key, selected, headers, agreed.header if agreed is not None else None
-            )
-        )
-        connection = session.connection
-        # Middleware may have taken its time.
-        if connection.accepted:
-            raise RuntimeError("this WebSocket was accepted by another task meanwhile")
-        if response.status != 101 and connection.denial is None:
-            connection.denial = response  # middleware may still refuse, and has seen its own answer
-            session.denial_is_finished = True
-        if connection.is_refused:
-            raise connection.closed_error()
-        session.websocket.subprotocol = selected
-        connection.accept(response)
-
-    denial = await session.run(accept, body, failed, trailing)
-    if denial is None or session.denial_is_finished:
-        return denial
-    with trio.move_on_after(options.timeout):
-        return await finish(denial)
-    logger.warning("response middleware took more than %g s over a denial", options.timeout)
-    return denial
+    session = _WebsocketSession(request, stream, opening, options, fanout, ticker, endpoint)
+    return await session.run(trailing)
 
 
 class _WebsocketSession:
     """One connection's nurseries, and what came of its handler."""
 
+    __slots__ = (
+        "_denial_is_finished",
+        "_endpoint",
+        "_handler_scope",
+        "_opening",
+        "_outcome",
+        "_started_at",
+        "_tasks",
+        "connection",
+        "request",
+        "websocket",
+    )
+
     def __init__(
         self,
         request: Request,
         stream: ByteStream,
+        opening: Opening,
         options: ConnectionOptions,
-        compression: Agreement | None,
-        handler_name: str,
         fanout: Fanout,
         ticker: Ticker,
-        auto_accept: bool,
+        endpoint: Endpoint,
     ) -> None:
         self.request = request
-        self.handler_name = handler_name
-        self._auto_accept = auto_accept
+        self._opening = opening
+        self._endpoint = endpoint
         self._started_at = trio.current_time()
         self._handler_scope = trio.CancelScope()
-        self.denial_is_finished = False
+        self._denial_is_finished = False
         self._tasks: trio.Nursery | None = None
         self.connection = Connection(
             stream,
             options,
-            compression,
-            handler_name,
+            opening.compression,
+            endpoint.name,
             fanout,
             ticker,
             self._start_task,
             self._cancel_handler,
         )
-        self.websocket: Websocket
-        self._outcome: Outcome
+        self.websocket = Websocket(self.connection, request, self._accept, endpoint.accepts)
+        self._outcome = Outcome(self.websocket, self.connection, endpoint.name)
 
-    async def run(
-        self,
-        accept: Callable[[str | None, HeaderSource | None], Awaitable[None]],
-        body: Callable[[Websocket], Awaitable[Response | None]],
-        failed: Callable[[Websocket, Exception], Awaitable[Response | None]],
-        trailing: bytes,
-    ) -> Response | None:
+    async def run(self, trailing: bytes) -> Response | None:
         """Run the connection to its end; returns the denial if there is one."""
-        connection = self.connection
-        self.websocket = Websocket(connection, self.request, accept, self._auto_accept)
-        self._outcome = Outcome(self.websocket, connection, self.handler_name)
+        connection, websocket, endpoint = self.connection, self.websocket, self._endpoint
         if trailing:
             connection.receiver.received_early(trailing)
         self.request.on_shutdown.add(connection.drain)
@@ -240,7 +231,22 @@ class _WebsocketSession:
             async with trio.open_nursery() as self._tasks:
                 self._tasks.start_soon(connection.receiver.loop)
                 connection.heartbeat.start()
-                returned = await self._run_handler(body, failed)
+                async with trio.open_nursery() as nursery:
+                    websocket.nursery = ConnectionNursery(nursery, websocket, self._crashed)
+                    try:
+                        returned = await self._call(endpoint.run(websocket))
+                        error = self._outcome.error
+                        if isinstance(error, Exception):
+                            # A scope of its own, since the handler's may be cancelled by now.
+                            deadline = trio.current_time() + connection.options.timeout
+                            self._handler_scope = trio.CancelScope(deadline=deadline)
+                            returned = await self._call(endpoint.failed(websocket, error))
+                    finally:
+                        self._conclude(nursery)
+                    if connection.accepted and not connection.outbox.close_written.is_set():
+                        await connection.outbox.close_written.wait()
+                    if websocket.nursery.was_used:
+                        nursery.cancel_scope.cancel(reason="the handler has returned")
                 if not (connection.accepted or connection.client_left):
                     connection.receiver.hand_back()
         finally:
@@ -252,47 +258,16 @@ class _WebsocketSession:
                 raise self._outcome.fatal
         if connection.accepted or connection.client_left:
             return None
-        return self._denial(returned)
+        return await self._finish_denial(self._denial(returned))
 
-    async def _run_handler(
-        self,
-        body: Callable[[Websocket], Awaitable[Response | None]],
-        failed: Callable[[Websocket, Exception], Awaitable[Response | None]],
-    ) -> Response | None:
-        connection, websocket = self.connection, self.websocket
-        returned: Response | None = None
-        async with trio.open_nursery() as nursery:
-            websocket.nursery = ConnectionNursery(nursery, websocket, self._crashed)
-            try:
-                returned = await self._call(partial(body, websocket), nursery)
-                error = self._outcome.error
-                if isinstance(error, Exception):
-                    # A scope of its own, since the handler's may be cancelled by now.
-                    deadline = trio.current_time() + connection.options.timeout
-                    self._handler_scope = trio.CancelScope(deadline=deadline)
-                    returned = await self._call(partial(failed, websocket, error), nursery)
-            finally:
-                connection.has_no_handler = True
-                websocket.nursery.refuse_tasks()
-                if _is_cancelled_from_outside(nursery):
-                    # The receive task may be told only after us.
-                    connection.hurry()
-                self._conclude()
-            if connection.accepted and not connection.outbox.close_written.is_set():
-                await connection.outbox.close_written.wait()
-            nursery.cancel_scope.cancel(reason="the handler has returned")
-        return returned
-
-    async def _call(
-        self, function: Callable[[], Awaitable[Response | None]], nursery: trio.Nursery
-    ) -> Response | None:
+    async def _call(self, body: Awaitable[Response | None]) -> Response | None:
         """Run the handler, or what handles its failure, in the handler's scope.
 
         What it raises is kept in ``_outcome``; cancellations from outside go through.
         """
         try:
             with self._handler_scope:
-                return await function()
+                return await body
         except BaseException as raised:
             rest = without_cancelled(raised)
             if rest is not None:
@@ -304,6 +279,42 @@ class _WebsocketSession:
                 assert cancelled is not None
                 raise cancelled from None
         return None
+
+    def _conclude(self, nursery: trio.Nursery) -> None:
+        """The handler has ended: close with what that stands for."""
+        connection = self.connection
+        connection.has_no_handler = True
+        self.websocket.nursery.refuse_tasks()
+        if _is_cancelled_from_outside(nursery):
+            # The receive task may be told only after us.
+            connection.hurry()
+        if connection.accepted:
+            connection.begin_close(*self._outcome.close_code())
+            connection.handler_has_ended()
+        if self._outcome.fatal is not None:
+            connection.hurry()  # the process is to end, and no peer may hold it up
+
+    async def _accept(self, subprotocol: str | None, headers: HeaderSource | None) -> None:
+        opening, connection = self._opening, self.connection
+        if subprotocol is not None and subprotocol not in opening.offered:
+            raise ValueError(f"the client did not offer the subprotocol {subprotocol!r}")
+        selected = opening.subprotocol if subprotocol is None else subprotocol
+        agreed = opening.compression
+        response = await self._endpoint.finish(
+            handshake.accept_response(
+                opening.key, selected, headers, agreed.header if agreed is not None else None
+            )
+        )
+        # Middleware may have taken its time.
+        if connection.accepted:
+            raise RuntimeError("this WebSocket was accepted by another task meanwhile")
+        if response.status != 101 and connection.denial is None:
+            connection.denial = response  # middleware may still refuse, and has seen its own answer
+            self._denial_is_finished = True
+        if connection.is_refused:
+            raise connection.closed_error()
+        self.websocket.subprotocol = selected
+        connection.accept(response)
 
     def _start_task(self, body: Callable[[], Awaitable[None]]) -> None:
         # From the connection's own side: the task shall not live in a broadcaster's context.
@@ -317,7 +328,7 @@ class _WebsocketSession:
         if not self._handler_scope.cancel_called and self.connection.accepted:
             logger.info(
                 "cancelled the handler %s for %s: %s",
-                self.handler_name,
+                self._endpoint.name,
                 self.connection.stream.peer,
                 reason,
             )
@@ -329,15 +340,6 @@ class _WebsocketSession:
             # Its type only: what repr() of it says, or raises, is the user's.
             kind = type(error).__name__
             self._handler_scope.cancel(reason=f"it failed, or a task of ws.nursery: {kind}")
-
-    def _conclude(self) -> None:
-        """Close with what the handler's end stands for."""
-        connection = self.connection
-        if connection.accepted:
-            connection.begin_close(*self._outcome.close_code())
-            connection.handler_has_ended()
-        if self._outcome.fatal is not None:
-            connection.hurry()  # the process is to end, and no peer may hold it up
 
     def _denial(self, returned: Response | None) -> Response:
         connection = self.connection
@@ -352,15 +354,24 @@ class _WebsocketSession:
         if connection.has_timed_out:
             logger.warning(
                 "%s did not accept() within WEBSOCKET_TIMEOUT=%g s",
-                self.handler_name,
+                self._endpoint.name,
                 connection.options.timeout,
             )
             return error_response(ServiceUnavailable())
         logger.warning(
             "%s returned without accepting: call `await websocket.accept()`, or deny() to refuse",
-            self.handler_name,
+            self._endpoint.name,
         )
         return error_response(HTTPException(status=500))
+
+    async def _finish_denial(self, denial: Response) -> Response:
+        if self._denial_is_finished:
+            return denial
+        timeout = self.connection.options.timeout
+        with trio.move_on_after(timeout):
+            return await self._endpoint.finish(denial)
+        logger.warning("response middleware took more than %g s over a denial", timeout)
+        return denial
 
     def _log_access(self) -> None:
         if not access_logger.isEnabledFor(logging.INFO):
