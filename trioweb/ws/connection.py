@@ -404,6 +404,16 @@ class Connection(Ending):
 
         self._start_task(crash)
 
+    def let_go(self) -> None:
+        """Nothing of it runs any more: keep no reference to what refers to it.
+
+        So it goes with the last who has it; the garbage collector costs more than to make it did.
+        """
+        self.cancel_handler = self._start_task = _ignore
+        self.heartbeat.let_go()
+        self.receiver.let_go()
+        self.outbox.let_go()
+
     def warn_of_full_inbox(self) -> None:
         """Say once that the handler does not read."""
         logger.warning(
@@ -413,6 +423,10 @@ class Connection(Ending):
             self.stream.peer,
             self.options.stall_timeout,
         )
+
+
+def _ignore(_: object) -> None:
+    pass
 
 
 def _compressors_of_this_run() -> Compressors:

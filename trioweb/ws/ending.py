@@ -12,6 +12,8 @@ from __future__ import annotations
 import enum
 import logging
 import math
+import weakref
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from trioweb.ws.outbox import Outbox
     from trioweb.ws.rate import RateLimit
     from trioweb.ws.receiver import Receiver
+    from trioweb.ws.websocket import Websocket
 
 logger = logging.getLogger("trioweb")
 
@@ -59,10 +62,12 @@ class Ending:
     """
 
     __slots__ = (
+        "__weakref__",
         "_decoder",
         "_is_lost",
         "_on_shut",
         "_sent_close",
+        "_websocket",
         "accepted",
         "cancel_handler",
         "client_left",
@@ -85,7 +90,6 @@ class Ending:
         "receiver",
         "stream",
         "stream_closed",
-        "websocket",
     )
 
     heartbeat: Heartbeat
@@ -105,7 +109,7 @@ class Ending:
         self.options = options
         self.name = name
         self.cancel_handler = cancel_handler
-        self.websocket: object = None  # what errors name; set by Websocket
+        self._websocket: weakref.ref[Websocket] | None = None
         # Before accept.
         self.accepted = False
         self.open = False  # whether messages can be sent
@@ -125,6 +129,16 @@ class Ending:
         self._sent_close: tuple[int, str] | None = None
         self._is_lost = False
         self._on_shut: set[Callable[[], None]] | None = None
+
+    @property
+    def websocket(self) -> Websocket | None:
+        """What errors name, as long as anybody holds it."""
+        return None if self._websocket is None else self._websocket()
+
+    @websocket.setter
+    def websocket(self, websocket: Websocket) -> None:
+        # Whoever has it has this; so that both go with the last who has it, this one does not.
+        self._websocket = weakref.ref(websocket)
 
     @property
     def on_shut(self) -> set[Callable[[], None]]:
@@ -238,7 +252,8 @@ class Ending:
     def _release(self) -> None:
         """Let nobody wait for what will not come."""
         self.heartbeat.release_pings(self.closed_error)
-        self.inbox.end(self.closed_error)
+        # The inbox is ours: a reference back would keep both for the garbage collector.
+        self.inbox.end(partial(_closed_error, weakref.ref(self)))
         self.close_answered.set()
 
     def _start_grace(self) -> None:
@@ -382,3 +397,9 @@ class Ending:
         self.has_timed_out = True
         self.open_deadline = math.inf
         self.cancel_handler(f"not accepted within {self.options.timeout:g} s")
+
+
+def _closed_error(reference: weakref.ref[Ending]) -> WebsocketClosed:
+    ending = reference()
+    assert ending is not None  # whoever asks its inbox has it
+    return ending.closed_error()

@@ -72,7 +72,7 @@ class PingWaiter:
 
 
 class Heartbeat:
-    """Watches over one connection, from ``start`` to ``stop``.
+    """Watches over one connection, from ``start`` to ``let_go``.
 
     Args:
         connection: whose deadlines it minds.
@@ -148,8 +148,13 @@ class Heartbeat:
         self.rearm()
 
     def stop(self) -> None:
+        """No deadline matters any more."""
+        self._alarm.stop()
+
+    def let_go(self) -> None:
         """The connection has ended."""
         self._alarm.stop()
+        del self._connection
 
     def wake(self) -> None:
         """A deadline may have come: act on it, and sleep until the next."""

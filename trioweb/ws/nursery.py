@@ -83,6 +83,10 @@ class ConnectionNursery:
         """Take no more tasks: the handler has returned."""
         self._open = False
 
+    def let_go(self) -> None:
+        """The connection has ended, and all its tasks."""
+        del self._websocket, self._crashed
+
     def _check_open(self) -> None:
         if not self._open:
             raise RuntimeError("ws.nursery takes no tasks after the handler has returned")

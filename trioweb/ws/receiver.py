@@ -96,7 +96,7 @@ class Receiver:
     @property
     def is_reading(self) -> bool:
         """Whether messages are still read."""
-        return self._connection.close_info is None and self._may_read
+        return self._may_read and self._connection.close_info is None
 
     @property
     def is_waiting_for_room(self) -> bool:
@@ -331,6 +331,10 @@ class Receiver:
         """Close the stream now: there is nobody to wait for."""
         self._deadline = -math.inf
         self._scope.cancel()
+
+    def let_go(self) -> None:
+        """The connection has ended."""
+        del self._connection
 
     def _set_deadline(self, deadline: float) -> None:
         self._deadline = self._scope.deadline = deadline

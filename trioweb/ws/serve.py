@@ -35,7 +35,7 @@ from trioweb.ws.extensions import negotiate
 from trioweb.ws.groups import without_cancelled
 from trioweb.ws.nursery import ConnectionNursery
 from trioweb.ws.outcome import Outcome
-from trioweb.ws.websocket import Websocket
+from trioweb.ws.websocket import Websocket, forget_accept
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -247,13 +247,15 @@ class _WebsocketSession:
                         await connection.outbox.close_written.wait()
                     if websocket.nursery.was_used:
                         nursery.cancel_scope.cancel(reason="the handler has returned")
+                websocket.nursery.let_go()
                 if not (connection.accepted or connection.client_left):
                     connection.receiver.hand_back()
         finally:
-            connection.heartbeat.stop()
             self.request.on_shutdown.discard(connection.drain)
             if connection.accepted:
                 self._log_access()
+                forget_accept(websocket)
+            connection.let_go()
             if self._outcome.fatal is not None:
                 raise self._outcome.fatal
         if connection.accepted or connection.client_left:

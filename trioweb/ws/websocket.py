@@ -426,3 +426,8 @@ def _control_data(data: object) -> bytes:
 def connection_of(websocket: Websocket) -> Connection:
     """The engine below a WebSocket, for what tells many connections things at once."""
     return websocket._connection
+
+
+def forget_accept(websocket: Websocket) -> None:
+    """It was accepted and has ended: keep no reference to the session, which refers to it."""
+    del websocket._accept

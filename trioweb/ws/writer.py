@@ -227,6 +227,11 @@ class FrameWriter:
         self.is_broken = True
         self._lost()
 
+    def let_go(self) -> None:
+        """The connection has ended."""
+        self._start_sender = None
+        self._lost = self._backlog_began = _ignore
+
     # The send task
 
     def _took_in_hand(self, size: int) -> None:
@@ -321,3 +326,7 @@ class FrameWriter:
     def _admit(self) -> None:
         """There may be room for more: ``Outbox`` knows who waits for it."""
         raise NotImplementedError
+
+
+def _ignore(_now: float = 0.0) -> None:
+    """Nobody is there to be told."""
