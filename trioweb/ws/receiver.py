@@ -109,7 +109,15 @@ class Receiver:
         is_closed = False
         try:
             try:
-                await self._read_until_close_is_written()
+                with self._scope:
+                    await self._read()
+                if self._has_early_failure:
+                    self._may_read = True
+                    with self._new_scope():
+                        await self._answer_failure()
+                self._may_read = False
+                if connection.accepted and not connection.outbox.close_written.is_set():
+                    await self._wait_until_close_is_written()
             except trio.Cancelled:
                 with trio.CancelScope(shield=True):
                     await self._finish_what_was_cancelled()
@@ -123,17 +131,6 @@ class Receiver:
                         await self._stream.aclose()
             finally:
                 connection.stream_has_ended()
-
-    async def _read_until_close_is_written(self) -> None:
-        with self._scope:
-            await self._read()
-        if self._has_early_failure:
-            self._may_read = True
-            with self._new_scope():
-                await self._answer_failure()
-        self._may_read = False
-        if self._connection.accepted and not self._connection.outbox.close_written.is_set():
-            await self._wait_until_close_is_written()
 
     async def _wait_until_close_is_written(self) -> None:
         # Under the deadline that our Close has set (end_within), or from the peer's Close on.

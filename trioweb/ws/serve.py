@@ -141,7 +141,7 @@ class Endpoint(Protocol):
         """Run response middleware over the 101 or the denial."""
 
 
-async def serve_websocket(
+def serve_websocket(
     request: Request,
     stream: ByteStream,
     trailing: bytes,
@@ -151,8 +151,8 @@ async def serve_websocket(
     fanout: Fanout,
     ticker: Ticker,
     endpoint: Endpoint,
-) -> Response | None:
-    """Serve one WebSocket from its handshake to its end.
+) -> Awaitable[Response | None]:
+    """Serve one WebSocket from its handshake to its end, when it is awaited.
 
     Args:
         request: the handshake's.
@@ -171,7 +171,7 @@ async def serve_websocket(
         Cancels the handler at once; the frame in progress and Close 1001 are written within 1 s.
     """
     session = _WebsocketSession(request, stream, opening, options, fanout, ticker, endpoint)
-    return await session.run(trailing)
+    return session.run(trailing)
 
 
 class _WebsocketSession:
