@@ -115,13 +115,13 @@ class Connection(Ending):
             )
         self._decoder = Decoder(options.max_size, inflater=inflater)
         rate = options.rate_limit
+        self._budget = Budget.of_this_run()
         self.receiver = Receiver(
-            self, self._decoder, rate and RateLimit(*rate, trio.current_time())
+            self, self._decoder, rate and RateLimit(*rate, trio.current_time()), self._budget
         )
         self.inbox = Inbox(
             self._decoder, options.max_queue, options.max_size, options.stream, self.receiver.wake
         )
-        self._budget = Budget.of_this_run()
         self._may_write = True
         self._send_scope: trio.CancelScope | None = None
 
@@ -370,8 +370,7 @@ class Connection(Ending):
         self.accepted = self.open = True
         self.outbox.put(head)
         self.receiver.start()
-        self.heartbeat.received_at = trio.current_time()
-        self.heartbeat.rearm()
+        self.heartbeat.accepted()
 
     # The send task
 
@@ -413,6 +412,7 @@ class Connection(Ending):
         self.heartbeat.let_go()
         self.receiver.let_go()
         self.outbox.let_go()
+        self.inbox.let_go()
 
     def warn_of_full_inbox(self) -> None:
         """Say once that the handler does not read."""

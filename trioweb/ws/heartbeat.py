@@ -100,7 +100,7 @@ class Heartbeat:
         self._last_ping = -math.inf
         self._has_warned = False
         self._looked_at = -math.inf
-        self.received_at = trio.current_time()
+        self.received_at = 0.0  # until it was accepted
         self.paused_at = math.inf
         self.latency: float | None = None
 
@@ -146,6 +146,12 @@ class Heartbeat:
     def start(self) -> None:
         """Mind the deadlines from now on."""
         self.rearm()
+
+    def accepted(self) -> None:
+        """The connection is open."""
+        self.received_at = trio.current_time()
+        if self._connection.options.ping_interval is not None:
+            self._alarm.set_by(self.received_at + self._connection.options.ping_interval)
 
     def stop(self) -> None:
         """No deadline matters any more."""

@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING
 import trio
 
 from trioweb.net.linger import LINGER_SECONDS, linger, linger_until_cancelled
-from trioweb.ws.budget import BYTES_PER_OPERATION, Budget
+from trioweb.ws.budget import BYTES_PER_OPERATION
 from trioweb.ws.encoding import PONG, encode_frame
 from trioweb.ws.frames import Close, Ping, Pong
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from trioweb.ws.budget import Budget
     from trioweb.ws.connection import Connection
     from trioweb.ws.frames import Control
     from trioweb.ws.messages import Decoder
@@ -54,6 +55,7 @@ class Receiver:
         connection: told of Close frames, of failures and of the end.
         decoder: fed with what comes.
         rate_limit: of the messages that come; None: any number.
+        budget: of this run.
     """
 
     __slots__ = (
@@ -75,13 +77,17 @@ class Receiver:
     )
 
     def __init__(
-        self, connection: Connection, decoder: Decoder, rate_limit: RateLimit | None
+        self,
+        connection: Connection,
+        decoder: Decoder,
+        rate_limit: RateLimit | None,
+        budget: Budget,
     ) -> None:
         self._connection = connection
         self._stream = connection.stream
         self._decoder = decoder
         self._rate_limit = rate_limit
-        self._budget = Budget.of_this_run()
+        self._budget = budget
         self._early = b""
         self._parked: trio.lowlevel.Task | None = None
         self._parked_at = 0.0

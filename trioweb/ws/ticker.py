@@ -102,12 +102,19 @@ class Ticker:
         """Sleep until the nearest deadline and ring, until cancelled."""
         try:
             while True:
-                deadline = self._heap[0][0] if self._heap else math.inf
-                with trio.CancelScope(deadline=deadline) as self._scope:
+                with trio.CancelScope(deadline=self._nearest()) as self._scope:
                     await trio.sleep_forever()
                 self._ring(trio.current_time())
         finally:
             self._scope = None
+
+    def _nearest(self) -> float:
+        """The next time at which somebody is to be woken; what means nothing wakes nobody."""
+        heap = self._heap
+        while heap and heap[0][0] != heap[0][2].at:
+            heappop(heap)
+            self.stale -= 1
+        return heap[0][0] if heap else math.inf
 
     def _ring(self, now: float) -> None:
         for _ in range(RINGS_AT_ONCE):
