@@ -36,9 +36,11 @@ from trioweb.ws.receiver import FAILURE_PATIENCE, Receiver
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable
 
+    from trioweb.http.headers import HeaderSource
     from trioweb.http.response import Response
     from trioweb.net.stream import ByteStream
     from trioweb.ws.deflate import DeflateStream
+    from trioweb.ws.ending import Owner
     from trioweb.ws.extensions import Agreement
     from trioweb.ws.fanout import Fanout
     from trioweb.ws.fragments import MessageParts
@@ -65,8 +67,7 @@ class Connection(Ending):
         name: the handler's, for logs.
         fanout: of the application's broadcasts.
         ticker: of the application's connections.
-        start_task: starts a task in the connection's nursery.
-        cancel_handler: cancels the handler, with a reason.
+        owner: runs its tasks and its handler.
     """
 
     __slots__ = (
@@ -74,7 +75,6 @@ class Connection(Ending):
         "_deflater",
         "_may_write",
         "_send_scope",
-        "_start_task",
         "fanout",
     )
 
@@ -86,12 +86,10 @@ class Connection(Ending):
         name: str,
         fanout: Fanout,
         ticker: Ticker,
-        start_task: Callable[[Callable[[], Awaitable[None]]], None],
-        cancel_handler: Callable[[str], None],
+        owner: Owner,
     ) -> None:
-        super().__init__(stream, options, name, cancel_handler)
+        super().__init__(stream, options, name, owner)
         self.fanout = fanout
-        self._start_task = start_task
         self.heartbeat = Heartbeat(self, ticker)
         self.outbox = Outbox(
             stream,
@@ -364,6 +362,14 @@ class Connection(Ending):
 
     # Before accept
 
+    def accept_handshake(
+        self, subprotocol: str | None, headers: HeaderSource | None
+    ) -> Awaitable[None]:
+        """Accept; see ``Websocket.accept``."""
+        if self._owner is None:
+            raise self.closed_error()
+        return self._owner.accept(subprotocol, headers)
+
     def accept(self, response: Response) -> None:
         """Write the 101 and become a WebSocket; never waits."""
         head = encode_head(response)  # which may refuse a header
@@ -375,7 +381,7 @@ class Connection(Ending):
     # The send task
 
     def _start_sender(self) -> None:
-        self._start_task(self.send_loop)
+        self.start_task(self.send_loop)
 
     async def send_loop(self) -> None:
         """The body of the send task."""
@@ -401,14 +407,14 @@ class Connection(Ending):
         async def crash() -> None:
             raise error
 
-        self._start_task(crash)
+        self.start_task(crash)
 
     def let_go(self) -> None:
         """Nothing of it runs any more: keep no reference to what refers to it.
 
         So it goes with the last who has it; the garbage collector costs more than to make it did.
         """
-        self.cancel_handler = self._start_task = _ignore
+        self._owner = None
         self.heartbeat.let_go()
         self.receiver.let_go()
         self.outbox.let_go()
@@ -423,10 +429,6 @@ class Connection(Ending):
             self.stream.peer,
             self.options.stall_timeout,
         )
-
-
-def _ignore(_: object) -> None:
-    pass
 
 
 def _compressors_of_this_run() -> Compressors:

@@ -14,7 +14,7 @@ import logging
 import math
 import weakref
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
@@ -24,8 +24,9 @@ from trioweb.ws.encoding import encode_close
 from trioweb.ws.milestone import Milestone
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
+    from trioweb.http.headers import HeaderSource
     from trioweb.http.response import Response
     from trioweb.net.stream import ByteStream
     from trioweb.ws.heartbeat import Heartbeat
@@ -51,6 +52,22 @@ class State(enum.Enum):
     DISCONNECTED = "disconnected"
 
 
+class Owner(Protocol):
+    """The session that a connection belongs to, for as long as it lasts."""
+
+    def start_task(self, body: Callable[[], Awaitable[None]]) -> None:
+        """Start a task in the connection's nursery."""
+
+    def cancel_handler(self, reason: str) -> None:
+        """Cancel the handler."""
+
+    def crashed(self, error: BaseException) -> None:
+        """Hear what the handler, or a task of ``ws.nursery``, has raised."""
+
+    def accept(self, subprotocol: str | None, headers: HeaderSource | None) -> Awaitable[None]:
+        """Accept the handshake."""
+
+
 class Ending:
     """The state of a connection and all that can end it; ``Connection`` has the rest.
 
@@ -58,7 +75,7 @@ class Ending:
         stream: the connection's.
         options: its deadlines.
         name: the handler's, for logs.
-        cancel_handler: cancels the handler, with a reason.
+        owner: runs its tasks and its handler.
     """
 
     __slots__ = (
@@ -66,10 +83,10 @@ class Ending:
         "_decoder",
         "_is_lost",
         "_on_shut",
+        "_owner",
         "_sent_close",
         "_websocket",
         "accepted",
-        "cancel_handler",
         "client_left",
         "close_answered",
         "close_info",
@@ -103,12 +120,12 @@ class Ending:
         stream: ByteStream,
         options: ConnectionOptions,
         name: str,
-        cancel_handler: Callable[[str], None],
+        owner: Owner,
     ) -> None:
         self.stream = stream
         self.options = options
         self.name = name
-        self.cancel_handler = cancel_handler
+        self._owner: Owner | None = owner
         self._websocket: weakref.ref[Websocket] | None = None
         # Before accept.
         self.accepted = False
@@ -146,6 +163,16 @@ class Ending:
         if self._on_shut is None:
             self._on_shut = set()
         return self._on_shut
+
+    def start_task(self, body: Callable[[], Awaitable[None]]) -> None:
+        """Start a task of the connection, unless it has ended."""
+        if self._owner is not None:
+            self._owner.start_task(body)
+
+    def cancel_handler(self, reason: str) -> None:
+        """Cancel the handler, if there still is one."""
+        if self._owner is not None:
+            self._owner.cancel_handler(reason)
 
     # State
 

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
     import trio
 
+    from trioweb.ws.ending import Owner
+
 Ts = TypeVarTuple("Ts")
 T = TypeVar("T")
 
@@ -24,17 +26,17 @@ class ConnectionNursery:
     Close frame is written, what is left is cancelled.
     """
 
-    __slots__ = ("_crashed", "_nursery", "_open", "_websocket", "was_used")
+    __slots__ = ("_nursery", "_open", "_owner", "_websocket", "was_used")
 
     def __init__(
         self,
         nursery: trio.Nursery,
         websocket: object,
-        crashed: Callable[[BaseException], None],
+        owner: Owner,
     ) -> None:
         self._nursery = nursery
         self._websocket = websocket
-        self._crashed = crashed
+        self._owner = owner
         self._open = True
         self.was_used = False  # by a task that may still be there
 
@@ -85,7 +87,7 @@ class ConnectionNursery:
 
     def let_go(self) -> None:
         """The connection has ended, and all its tasks."""
-        del self._websocket, self._crashed
+        del self._websocket, self._owner
 
     def _check_open(self) -> None:
         if not self._open:
@@ -105,7 +107,7 @@ class ConnectionNursery:
 
     def _report(self, error: BaseException) -> None:
         if not is_end_of(self._websocket, error):
-            self._crashed(error)
+            self._owner.crashed(error)
 
 
 def is_end_of(websocket: object, error: BaseException) -> bool:

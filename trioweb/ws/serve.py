@@ -35,7 +35,7 @@ from trioweb.ws.extensions import negotiate
 from trioweb.ws.groups import without_cancelled
 from trioweb.ws.nursery import ConnectionNursery
 from trioweb.ws.outcome import Outcome
-from trioweb.ws.websocket import Websocket, forget_accept
+from trioweb.ws.websocket import Websocket
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -214,10 +214,9 @@ class _WebsocketSession:
             endpoint.name,
             fanout,
             ticker,
-            self._start_task,
-            self._cancel_handler,
+            self,
         )
-        self.websocket = Websocket(self.connection, request, self._accept, endpoint.accepts)
+        self.websocket = Websocket(self.connection, request, endpoint.accepts)
         self._outcome = Outcome(self.websocket, self.connection, endpoint.name)
 
     async def run(self, trailing: bytes) -> Response | None:
@@ -232,7 +231,7 @@ class _WebsocketSession:
                 self._tasks.start_soon(connection.receiver.loop)
                 connection.heartbeat.start()
                 async with trio.open_nursery() as nursery:
-                    websocket.nursery = ConnectionNursery(nursery, websocket, self._crashed)
+                    websocket.nursery = ConnectionNursery(nursery, websocket, self)
                     try:
                         returned = await self._call(endpoint.run(websocket))
                         error = self._outcome.error
@@ -254,7 +253,6 @@ class _WebsocketSession:
             self.request.on_shutdown.discard(connection.drain)
             if connection.accepted:
                 self._log_access()
-                forget_accept(websocket)
             connection.let_go()
             if self._outcome.fatal is not None:
                 raise self._outcome.fatal
@@ -273,7 +271,7 @@ class _WebsocketSession:
         except BaseException as raised:
             rest = without_cancelled(raised)
             if rest is not None:
-                self._crashed(rest)
+                self.crashed(rest)
             if isinstance(raised, trio.Cancelled):
                 raise
             if rest is not raised and isinstance(raised, BaseExceptionGroup):
@@ -296,7 +294,8 @@ class _WebsocketSession:
         if self._outcome.fatal is not None:
             connection.hurry()  # the process is to end, and no peer may hold it up
 
-    async def _accept(self, subprotocol: str | None, headers: HeaderSource | None) -> None:
+    async def accept(self, subprotocol: str | None, headers: HeaderSource | None) -> None:
+        """Write the 101, once response middleware has seen it."""
         opening, connection = self._opening, self.connection
         if subprotocol is not None and subprotocol not in opening.offered:
             raise ValueError(f"the client did not offer the subprotocol {subprotocol!r}")
@@ -318,13 +317,15 @@ class _WebsocketSession:
         self.websocket.subprotocol = selected
         connection.accept(response)
 
-    def _start_task(self, body: Callable[[], Awaitable[None]]) -> None:
+    def start_task(self, body: Callable[[], Awaitable[None]]) -> None:
+        """Start a task in the connection's nursery."""
         # From the connection's own side: the task shall not live in a broadcaster's context.
         assert self._tasks is not None
         context = self._tasks.parent_task.context.copy()
         context.run(partial(self._tasks.start_soon, body))
 
-    def _cancel_handler(self, reason: str) -> None:
+    def cancel_handler(self, reason: str) -> None:
+        """Cancel the handler, and say why."""
         if self.connection.has_no_handler:
             return
         if not self._handler_scope.cancel_called and self.connection.accepted:
@@ -336,7 +337,7 @@ class _WebsocketSession:
             )
         self._handler_scope.cancel(reason=reason)
 
-    def _crashed(self, error: BaseException) -> None:
+    def crashed(self, error: BaseException) -> None:
         """The handler, or a task of ws.nursery, has raised."""
         if self._outcome.take(error, is_late=self.connection.has_no_handler):
             # Its type only: what repr() of it says, or raises, is the user's.

@@ -23,7 +23,7 @@ from trioweb.ws.prepared import to_payload
 from trioweb.ws.typed import TypedMessages
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from trioweb.http.request import Request
     from trioweb.ws.connection import Connection
@@ -48,11 +48,9 @@ class Websocket(TypedMessages, Facts):
         self,
         connection: Connection,
         request: Request,
-        accept: Callable[[str | None, Any], Awaitable[None]],
         auto_accepted: bool,
     ) -> None:
         self._connection = connection
-        self._accept = accept
         self._auto_accepted = auto_accepted
         self.subprotocol = None
         self.request = request
@@ -102,7 +100,7 @@ class Websocket(TypedMessages, Facts):
         if self._connection.is_refused:
             raise self._connection.closed_error()
         await self._connection.checkpoint()
-        await self._accept(subprotocol, headers)
+        await self._connection.accept_handshake(subprotocol, headers)
 
     async def deny(
         self,
@@ -426,8 +424,3 @@ def _control_data(data: object) -> bytes:
 def connection_of(websocket: Websocket) -> Connection:
     """The engine below a WebSocket, for what tells many connections things at once."""
     return websocket._connection
-
-
-def forget_accept(websocket: Websocket) -> None:
-    """It was accepted and has ended: keep no reference to the session, which refers to it."""
-    del websocket._accept
