@@ -204,6 +204,7 @@ class Dispatch:
             await ws.accept()
         self._websockets[request] = ws
         result = route.handler(*args, **kwargs)
+        del args, kwargs  # which need not be kept for as long as the handler runs
         if not inspect.isawaitable(result):
             raise TypeError(f"WebSocket handler {route.name!r} must be an async function")
         result = await result

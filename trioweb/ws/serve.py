@@ -52,6 +52,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("trioweb")
 access_logger = logging.getLogger("trioweb.access")
 
+# Said, since trio would make a string of its own for each task.
+RECEIVE_TASK = "trioweb.ws.receiver.Receiver.loop"
 # One line for each origin that is refused; a client that makes them up fills no more than this.
 MAX_WARNED_ORIGINS = 100
 _warned_origins: trio.lowlevel.RunVar[set[str]] = trio.lowlevel.RunVar("trioweb_warned_origins")
@@ -228,7 +230,7 @@ class _WebsocketSession:
         returned: Response | None = None
         try:
             async with trio.open_nursery() as self._tasks:
-                self._tasks.start_soon(connection.receiver.loop)
+                self._tasks.start_soon(connection.receiver.loop, name=RECEIVE_TASK)
                 connection.heartbeat.start()
                 async with trio.open_nursery() as nursery:
                     websocket.nursery = ConnectionNursery(nursery, websocket, self)
