@@ -139,6 +139,7 @@ class Endpoint:
     """What an application does with one WebSocket."""
 
     accepts: bool
+    sees_responses: bool
     run: Callable[[Websocket], Awaitable[Response | None]]
     failed: Callable[[Websocket, Exception], Awaitable[Response | None]]
     finish: Callable[[Response], Awaitable[Response]]
@@ -225,7 +226,9 @@ class Bench:
                             ),
                             fanout=self.fanout,
                             ticker=ticker,
-                            endpoint=Endpoint(auto, run, failed, finish or unchanged),
+                            endpoint=Endpoint(
+                                auto, finish is not None, run, failed, finish or unchanged
+                            ),
                         )
                     )
                 finally:

@@ -253,6 +253,10 @@ class _Endpoint:
     def accepts(self) -> bool:
         return self._route.accept != "manual"
 
+    @property
+    def sees_responses(self) -> bool:
+        return bool(self._dispatch._middleware.response)
+
     def run(self, ws: Websocket) -> Awaitable[Response | None]:
         return self._dispatch._websocket_body(self._request, self._route, ws)
 

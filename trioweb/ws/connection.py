@@ -21,7 +21,6 @@ from trioweb.errors import (
     NotAccepted,
     SlowConsumer,
 )
-from trioweb.http.response import encode_head
 from trioweb.ws.budget import BYTES_PER_OPERATION, Budget
 from trioweb.ws.deflate import Compressors, Deflater, Inflater
 from trioweb.ws.encoding import RSV1, encode_frame
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable
 
     from trioweb.http.headers import HeaderSource
-    from trioweb.http.response import Response
     from trioweb.net.stream import ByteStream
     from trioweb.ws.deflate import DeflateStream
     from trioweb.ws.ending import Owner
@@ -370,9 +368,8 @@ class Connection(Ending):
             raise self.closed_error()
         return self._owner.accept(subprotocol, headers)
 
-    def accept(self, response: Response) -> None:
+    def accept(self, head: bytes) -> None:
         """Write the 101 and become a WebSocket; never waits."""
-        head = encode_head(response)  # which may refuse a header
         self.accepted = self.open = True
         self.outbox.put(head)
         self.receiver.start()

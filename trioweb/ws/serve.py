@@ -27,7 +27,7 @@ from trioweb.errors import (
     ServerShutdown,
     ServiceUnavailable,
 )
-from trioweb.http.response import Response, error_response
+from trioweb.http.response import Response, encode_head, error_response
 from trioweb.ws import handshake
 from trioweb.ws.close import CloseInfo
 from trioweb.ws.connection import Connection
@@ -122,6 +122,7 @@ class Endpoint(Protocol):
     Attributes:
         name: the handler's, for logs.
         accepts: whether ``run`` accepts by itself, before it calls the handler.
+        sees_responses: whether ``finish`` does anything.
     """
 
     @property
@@ -129,6 +130,9 @@ class Endpoint(Protocol):
 
     @property
     def accepts(self) -> bool: ...  # noqa: D102
+
+    @property
+    def sees_responses(self) -> bool: ...  # noqa: D102
 
     def run(self, websocket: Websocket) -> Awaitable[Response | None]:
         """Run everything up to and including the handler. A Response denies the handshake."""
@@ -302,22 +306,25 @@ class _WebsocketSession:
         if subprotocol is not None and subprotocol not in opening.offered:
             raise ValueError(f"the client did not offer the subprotocol {subprotocol!r}")
         selected = opening.subprotocol if subprotocol is None else subprotocol
-        agreed = opening.compression
-        response = await self._endpoint.finish(
-            handshake.accept_response(
-                opening.key, selected, headers, agreed.header if agreed is not None else None
+        extensions = opening.compression.header if opening.compression is not None else None
+        response: Response | None = None
+        if headers is not None or self._endpoint.sees_responses:
+            response = await self._endpoint.finish(
+                handshake.accept_response(opening.key, selected, headers, extensions)
             )
-        )
         # Middleware may have taken its time.
         if connection.accepted:
             raise RuntimeError("this WebSocket was accepted by another task meanwhile")
-        if response.status != 101 and connection.denial is None:
+        if response is not None and response.status != 101 and connection.denial is None:
             connection.denial = response  # middleware may still refuse, and has seen its own answer
             self._denial_is_finished = True
         if connection.is_refused:
             raise connection.closed_error()
         self.websocket.subprotocol = selected
-        connection.accept(response)
+        if response is None:
+            connection.accept(handshake.accept_head(opening.key, selected, extensions))
+        else:
+            connection.accept(encode_head(response))  # which may refuse a header
 
     def start_task(self, body: Callable[[], Awaitable[None]]) -> None:
         """Start a task in the connection's nursery."""
