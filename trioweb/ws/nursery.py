@@ -79,7 +79,13 @@ class ConnectionNursery:
             Cancels the task, if it has not called ``started()`` yet.
         """
         self._check_open()
-        return await start_task(self._nursery, async_fn, args, name or async_fn, self._report)
+        websocket, owner = self._websocket, self._owner  # the caller may be told behind our end
+
+        def report(error: BaseException) -> None:
+            if not is_end_of(websocket, error):
+                owner.crashed(error)
+
+        return await start_task(self._nursery, async_fn, args, name or async_fn, report)
 
     def refuse_tasks(self) -> None:
         """Take no more tasks: the handler has returned."""
@@ -103,11 +109,8 @@ class ConnectionNursery:
             rest = without_cancelled(raised)
             if rest is None:
                 raise
-            self._report(rest)
-
-    def _report(self, error: BaseException) -> None:
-        if not is_end_of(self._websocket, error):
-            self._owner.crashed(error)
+            if not is_end_of(self._websocket, rest):
+                self._owner.crashed(rest)
 
 
 def is_end_of(websocket: object, error: BaseException) -> bool:
