@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import socket
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -22,6 +22,7 @@ from trioweb.testing import link_pair
 from trioweb.ws import ConnectionOptions, Websocket
 from trioweb.ws.fanout import Fanout
 from trioweb.ws.serve import check_opening, serve_websocket
+from trioweb.ws.ticker import Ticker
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -133,6 +134,18 @@ class Peer:
         await self.send(events.CloseConnection(code, reason))
 
 
+@dataclass
+class Endpoint:
+    """What an application does with one WebSocket."""
+
+    accepts: bool
+    sees_responses: bool
+    run: Callable[[Websocket], Awaitable[Response | None]]
+    failed: Callable[[Websocket, Exception], Awaitable[Response | None]]
+    finish: Callable[[Response], Awaitable[Response]]
+    name: str = "handler"
+
+
 class Bench:
     """Serves handlers over one kind of byte stream."""
 
@@ -181,9 +194,14 @@ class Bench:
         denial: list[Response | None] = []
         async with AsyncExitStack() as stack:
             nursery = await stack.enter_async_context(trio.open_nursery())
+            ticker, ticking = Ticker(), trio.CancelScope()
+
+            async def tick() -> None:
+                with ticking:
+                    await ticker.loop()
 
             async def serve() -> None:
-                async def body(ws: Websocket) -> Response | None:
+                async def run(ws: Websocket) -> Response | None:
                     if auto:
                         await ws.accept()
                     result = await handler(ws)
@@ -192,27 +210,29 @@ class Bench:
                 async def unchanged(response: Response) -> Response:
                     return response
 
-                denial.append(
-                    await serve_websocket(
-                        request,
-                        ours,
-                        early,
-                        options=make_options(**options),
-                        opening=check_opening(
+                try:
+                    denial.append(
+                        await serve_websocket(
                             request,
-                            subprotocols=["chat"],
-                            subprotocol_required=False,
-                            origins="same-origin",
-                            compression=options.get("compression"),
-                        ),
-                        handler_name="handler",
-                        fanout=self.fanout,
-                        auto_accept=auto,
-                        body=body,
-                        failed=failed,
-                        finish=finish or unchanged,
+                            ours,
+                            early,
+                            options=make_options(**options),
+                            opening=check_opening(
+                                request,
+                                subprotocols=["chat"],
+                                subprotocol_required=False,
+                                origins="same-origin",
+                                compression=options.get("compression"),
+                            ),
+                            fanout=self.fanout,
+                            ticker=ticker,
+                            endpoint=Endpoint(
+                                auto, finish is not None, run, failed, finish or unchanged
+                            ),
+                        )
                     )
-                )
+                finally:
+                    ticking.cancel()
                 if denial[0] is not None:
                     await ours.send_some(b"HTTP/1.1 %d Denied\r\n\r\n" % denial[0].status)
                     await ours.aclose()
@@ -220,6 +240,7 @@ class Bench:
             async def failed(ws: Websocket, error: Exception) -> Response | None:
                 return None
 
+            nursery.start_soon(tick)
             nursery.start_soon(serve)
             with trio.fail_after(30):
                 head = b""

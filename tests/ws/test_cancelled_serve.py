@@ -1,6 +1,6 @@
 """``serve`` is cancelled: what the peer is told, whatever the handler does meanwhile.
 
-Handler, receive task and heartbeat hear of a cancellation in any order, so each case is repeated.
+Handler and receive task hear of a cancellation in any order, so each case is repeated.
 """
 
 from __future__ import annotations
@@ -79,6 +79,11 @@ async def has_a_deadline_of_its_own(ws: Websocket) -> None:
         await trio.sleep_forever()
 
 
+async def is_shielded(ws: Websocket) -> None:
+    with trio.CancelScope(shield=True):
+        await trio.sleep(0.1)
+
+
 async def close_codes(bench: Bench, handler: Handler) -> list[int]:
     """What the peers of a server that is cancelled are told."""
     codes: list[int] = []
@@ -109,6 +114,7 @@ async def close_codes(bench: Bench, handler: Handler) -> list[int]:
         has_a_task_in_ws_nursery,
         is_amid_a_fragmented_message,
         has_a_deadline_of_its_own,
+        is_shielded,
     ],
 )
 async def test_the_peer_is_told_1001_whatever_the_handler_does(
@@ -125,3 +131,28 @@ async def test_a_handler_that_closes_while_it_unwinds_chooses_the_code(bench: Be
             await ws.close(4000)
 
     assert await close_codes(bench, handler) == [4000] * REPETITIONS
+
+
+async def test_a_shielded_handler_holds_nobody_up(
+    memory: Bench, autojump_clock: trio.testing.MockClock
+) -> None:
+    """The connection hears of the cancellation by itself, also when it waits to write its Close."""
+    for is_closing in (False, True):
+
+        async def handler(ws: Websocket, is_closing: bool = is_closing) -> None:
+            with trio.CancelScope(shield=True):
+                if is_closing:
+                    await ws.send(b"x" * 3 * memory.buffer)
+                    await ws.close(4000, wait=False)
+                await trio.sleep(100)
+
+        async with memory.connect(handler) as peer:
+            await trio.sleep(1)
+            start = trio.current_time()
+            peer.cancel_server()
+            with trio.CancelScope(shield=True):
+                if is_closing:
+                    await trio.sleep(5)  # and reads nothing
+                while await peer.next_frame() is not None:
+                    pass
+                assert trio.current_time() - start == (5 if is_closing else 0)

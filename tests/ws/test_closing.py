@@ -764,6 +764,7 @@ async def test_everybody_who_closes_waits_for_the_answer_and_the_first_decides(
         assert not returned
         await peer.send(event.response())
         assert await peer.next_event() is None
+        await wait_all_tasks_blocked()  # leaving cancels
     assert sorted(returned) == [4001, 4002, 4003]
 
 

@@ -13,7 +13,9 @@ from trioweb.errors import (
 )
 from trioweb.http.headers import Headers
 from trioweb.http.request import Request
+from trioweb.http.response import encode_head
 from trioweb.ws.handshake import (
+    accept_head,
     accept_response,
     check_origin,
     check_request,
@@ -167,6 +169,16 @@ def test_agreed_extensions_are_answered() -> None:
     assert response.headers["sec-websocket-protocol"] == "chat"
     assert "sec-websocket-extensions" not in accept_response(KEY).headers
     assert "sec-websocket-extensions" not in accept_response(KEY, extensions="").headers
+
+
+@pytest.mark.parametrize("subprotocol", [None, "chat"])
+@pytest.mark.parametrize("extensions", [None, "", "permessage-deflate; server_max_window_bits=12"])
+def test_the_101_that_nobody_sees_is_the_same(
+    subprotocol: str | None, extensions: str | None
+) -> None:
+    """It is written without a Response being made."""
+    response = accept_response(KEY, subprotocol, None, extensions)
+    assert accept_head(KEY, subprotocol, extensions) == encode_head(response)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from wsproto import events
 from tests.ws.conftest import Bench
 from trioweb.errors import PingTimeout, SlowConsumer, WebsocketClosed
 from trioweb.testing import Link
+from trioweb.ws.groups import leaves
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -495,6 +496,43 @@ async def test_pings_of_a_peer_that_reads_nothing_cost_a_few_pongs(memory: Bench
             pongs.append(bytes(pong.payload))
         assert pongs == [b"%d" % n for n in range(1000 - len(pongs), 1000)]
         assert len(pongs) <= 16
+
+
+async def test_a_crash_of_the_heartbeat_ends_its_connection_only(
+    memory: Bench, autojump_clock: Clock
+) -> None:
+    """As if a task of the connection had crashed: the handler is cancelled, the stream closed."""
+    cancelled: list[float] = []
+
+    def crash() -> None:
+        raise ZeroDivisionError
+
+    async def handler(ws: Websocket) -> None:
+        ws._connection.on_shut.add(crash)
+        try:
+            await trio.sleep_forever()
+        except trio.Cancelled:
+            cancelled.append(trio.current_time())
+            raise
+
+    async def echo(ws: Websocket) -> None:
+        async for message in ws:
+            await ws.send(message)
+
+    async def vanish_and_wait() -> None:
+        async with memory.connect(handler) as peer:
+            vanish(peer)  # which the heartbeat finds out after the ping time
+            await trio.sleep(100)
+
+    async with memory.connect(echo, ping_interval=None) as other:
+        start = trio.current_time()
+        with pytest.raises(ExceptionGroup) as caught:
+            await vanish_and_wait()
+        assert [type(leaf) for leaf in leaves(caught.value)] == [ZeroDivisionError]
+        assert [at - start for at in cancelled] == [40]
+        assert trio.current_time() - start <= 42
+        await other.send("a")
+        assert await other.next_message() == "a"
 
 
 # Peers that live and take nothing

@@ -23,6 +23,8 @@ from trioweb.ws.options import ConnectionOptions
 from trioweb.ws.serve import check_opening, serve_websocket
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from trioweb.app.failures import Failures
     from trioweb.app.middleware import Middleware
     from trioweb.config import Config
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from trioweb.routing import Match, Route, Router
     from trioweb.types import Handler
     from trioweb.ws.caps import ConnectionCaps
+    from trioweb.ws.ticker import Ticker
     from trioweb.ws.websocket import Websocket
 
 logger = logging.getLogger("trioweb")
@@ -45,6 +48,7 @@ class Dispatch:
     _rooms: Rooms
     router: Router
     _caps: ConnectionCaps
+    _ticker: Ticker
     _middleware: Middleware
     _failures: Failures
     _guards: tuple[Handler, ...]
@@ -95,12 +99,9 @@ class Dispatch:
                     trailing,
                     opening=opening,
                     options=options,
-                    handler_name=route.name,
                     fanout=self._rooms.fanout,
-                    auto_accept=route.accept != "manual",
-                    body=partial(self._websocket_body, request, route),
-                    failed=partial(self._websocket_failed, request),
-                    finish=partial(self._finish, request),
+                    ticker=self._ticker,
+                    endpoint=_Endpoint(self, request, route),
                 )
         finally:
             self._websockets.pop(request, None)
@@ -193,7 +194,9 @@ class Dispatch:
             The answer that denies the handshake; None after it was accepted, or when the handler
             did neither.
         """
-        early = await run_until_answered(self._middleware.request, request)
+        early: Response | None = None
+        if self._middleware.request:
+            early = await run_until_answered(self._middleware.request, request)
         if early is None:
             early = await self._pass_guards(request, route)
         if early is not None:
@@ -205,6 +208,7 @@ class Dispatch:
             await ws.accept()
         self._websockets[request] = ws
         result = route.handler(*args, **kwargs)
+        del args, kwargs  # which need not be kept for as long as the handler runs
         if not inspect.isawaitable(result):
             raise TypeError(f"WebSocket handler {route.name!r} must be an async function")
         result = await result
@@ -233,6 +237,38 @@ class Dispatch:
         if is_end_of(ws, error):
             return None  # denied, or the client has left: the connection knows the answer, if any
         return await self._failures.respond(request, error)
+
+
+class _Endpoint:
+    """What ``serve_websocket`` calls back, of one handshake (``trioweb.ws.serve.Endpoint``)."""
+
+    __slots__ = ("_dispatch", "_request", "_route")
+
+    def __init__(self, dispatch: Dispatch, request: Request, route: Route) -> None:
+        self._dispatch = dispatch
+        self._request = request
+        self._route = route
+
+    @property
+    def name(self) -> str:
+        return self._route.name
+
+    @property
+    def accepts(self) -> bool:
+        return self._route.accept != "manual"
+
+    @property
+    def sees_responses(self) -> bool:
+        return bool(self._dispatch._middleware.response)
+
+    def run(self, ws: Websocket) -> Awaitable[Response | None]:
+        return self._dispatch._websocket_body(self._request, self._route, ws)
+
+    def failed(self, ws: Websocket, error: Exception) -> Awaitable[Response | None]:
+        return self._dispatch._websocket_failed(self._request, ws, error)
+
+    def finish(self, response: Response) -> Awaitable[Response]:
+        return self._dispatch._finish(self._request, response)
 
 
 def _log_beside_cancelled(group: BaseExceptionGroup[BaseException], request: Request) -> None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from trioweb.rooms import Rooms
     from trioweb.types import Lifespan
+    from trioweb.ws.ticker import Ticker
 
 logger = logging.getLogger("trioweb")
 
@@ -118,7 +119,7 @@ class AppNursery:
 
 @asynccontextmanager
 async def open_lifetime(
-    app: object, lifespan: Lifespan | None, nursery: AppNursery, rooms: Rooms
+    app: object, lifespan: Lifespan | None, nursery: AppNursery, rooms: Rooms, ticker: Ticker
 ) -> AsyncGenerator[None, None]:
     """Enter a lifespan with an open nursery; leave the nursery first, then the lifespan.
 
@@ -127,6 +128,7 @@ async def open_lifetime(
         lifespan: an async context manager function; None: there is none.
         nursery: opened here.
         rooms: run in the lifespan's context.
+        ticker: run here.
 
     Raises:
         Exception: what the block raised, else the first crash of the nursery, as it was raised.
@@ -141,6 +143,7 @@ async def open_lifetime(
                     try:
                         await holder.start(running.hold)
                         assert running.nursery is not None
+                        running.nursery.start_soon(ticker.loop)
                         await running.nursery.start(rooms.run)
                         yield
                     finally:

@@ -29,17 +29,30 @@ async def linger(stream: ByteStream, seconds: float = LINGER_SECONDS) -> None:
     Cancellation:
         Ends the wait.
     """
-    left = LINGER_BYTES
     try:
         await stream.send_eof()
         with trio.move_on_after(seconds):
-            while left > 0:
-                data = stream.try_receive(READ_SIZE)  # however little time there is
-                if data is None:
-                    data = await stream.receive_some(READ_SIZE)
-                if not data:
-                    return
-                left -= len(data)
-            await trio.sleep_forever()
+            await _read_out(stream)
     except (trio.BrokenResourceError, trio.ClosedResourceError):
         pass  # the peer was quicker
+
+
+async def linger_until_cancelled(stream: ByteStream) -> None:
+    """As ``linger``, for a caller that has a deadline of its own."""
+    try:
+        await stream.send_eof()
+        await _read_out(stream)
+    except (trio.BrokenResourceError, trio.ClosedResourceError):
+        pass
+
+
+async def _read_out(stream: ByteStream) -> None:
+    left = LINGER_BYTES
+    while left > 0:
+        data = stream.try_receive(READ_SIZE)  # however little time there is
+        if data is None:
+            data = await stream.receive_some(READ_SIZE)
+        if not data:
+            return
+        left -= len(data)
+    await trio.sleep_forever()

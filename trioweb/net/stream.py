@@ -231,7 +231,7 @@ class SocketStream:
             self._sock.shutdown(socket.SHUT_WR)
         except OSError as exc:
             raise self._translate(exc) from exc
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint_if_cancelled()
 
     async def aclose(self) -> None:
         """Close the socket; who waits on it gets ``trio.ClosedResourceError``."""
@@ -240,7 +240,7 @@ class SocketStream:
             # The order matters: epoll forgets a closed descriptor silently, its waiters never wake.
             trio.lowlevel.notify_closing(self._sock.fileno())
             self._sock.close()
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint_if_cancelled()
 
     def is_peer_alive(self, ack_timeout: float) -> bool | None:
         """Ask the kernel; see `ByteStream.is_peer_alive`."""

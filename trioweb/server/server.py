@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("trioweb")
 
+# Said, since trio would make a string of its own for each task.
+SESSION_TASK = "trioweb.server.server.Server.serve_stream"
+
 
 class Server:
     """Serves one application.
@@ -114,7 +117,7 @@ class Server:
 
     async def _accept(self, listener: socket.socket, nursery: trio.Nursery) -> None:
         def start(stream: ByteStream) -> None:
-            nursery.start_soon(self.serve_stream, stream)
+            nursery.start_soon(self.serve_stream, stream, name=SESSION_TASK)
 
         scope = trio.CancelScope()
         self._accepting.add(scope)

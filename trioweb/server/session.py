@@ -105,6 +105,7 @@ class Session:
         self._responding = False
         self._sent = 0
         self._since_checkpoint = 0
+        self._is_closed = False  # a WebSocket closes the stream itself
 
     def drain(self, hard_deadline: float) -> None:
         """End when the request in progress is answered; at once when there is none."""
@@ -147,9 +148,10 @@ class Session:
         except Exception:
             logger.exception("the session with %s crashed", self._stream.peer)
         finally:
-            # Shielded, so that a cancellation does not stand in for what ends the process.
-            with trio.move_on_after(LINGER_SECONDS, shield=True):
-                await self._stream.aclose()
+            if not self._is_closed:
+                # Shielded, so that a cancellation does not stand in for what ends the process.
+                with trio.move_on_after(LINGER_SECONDS, shield=True):
+                    await self._stream.aclose()
 
     async def _serve_requests(self) -> None:
         parser = self._parser
@@ -255,6 +257,8 @@ class Session:
             return
         if response is not None:
             await self._write_last(response)
+        else:
+            self._is_closed = True
 
     async def _receive_body(self) -> bytes:
         """The body's next piece, for the request's ``body`` and ``stream``."""

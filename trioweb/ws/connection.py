@@ -1,9 +1,9 @@
 """One WebSocket connection: its tasks and its messages. How it ends is told in ``ending``.
 
-Theory of operation. Three tasks serve a connection. ``Receiver.loop`` is the only reader of the
+Theory of operation. Two tasks serve a connection. ``Receiver.loop`` is the only reader of the
 stream and owns its end. ``Outbox.send_loop`` is the only writer while something waits to be
-written. ``Heartbeat.loop`` minds the deadlines. The first two run under shields of their own,
-which the first cancels when it ends; so the end of the receive task is the end of the connection.
+written; its shield is its own, and the receive task cancels it at its end. So the end of the
+receive task is the end of the connection. ``Heartbeat`` minds the deadlines, in no task of its own.
 
 Source: RFC 6455 §5, §6.
 """
@@ -25,7 +25,6 @@ from trioweb.errors import (
     SlowConsumer,
     WebsocketClosed,
 )
-from trioweb.http.response import encode_head
 from trioweb.ws.budget import BYTES_PER_OPERATION, Budget
 from trioweb.ws.deflate import Compressors, Deflater, Inflater
 from trioweb.ws.encoding import RSV1, encode_frame
@@ -38,11 +37,12 @@ from trioweb.ws.rate import RateLimit
 from trioweb.ws.receiver import FAILURE_PATIENCE, Receiver
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Awaitable, Callable, Hashable
 
-    from trioweb.http.response import Response
+    from trioweb.http.headers import HeaderSource
     from trioweb.net.stream import ByteStream
     from trioweb.ws.deflate import DeflateStream
+    from trioweb.ws.ending import Owner
     from trioweb.ws.extensions import Agreement
     from trioweb.ws.fanout import Fanout
     from trioweb.ws.fragments import MessageParts
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from trioweb.ws.outbox import LazyFrame
     from trioweb.ws.prepared import PreparedMessage
     from trioweb.ws.queue import Marker
+    from trioweb.ws.ticker import Ticker
 
 logger = logging.getLogger("trioweb")
 
@@ -69,9 +70,17 @@ class Connection(Ending):
         compression: what was negotiated.
         name: the handler's, for logs.
         fanout: of the application's broadcasts.
-        start_sender: starts the send task in the connection's nursery.
-        cancel_handler: cancels the handler, with a reason.
+        ticker: of the application's connections.
+        owner: runs its tasks and its handler.
     """
+
+    __slots__ = (
+        "_budget",
+        "_deflater",
+        "_may_write",
+        "_send_scope",
+        "fanout",
+    )
 
     def __init__(
         self,
@@ -80,17 +89,17 @@ class Connection(Ending):
         compression: Agreement | None,
         name: str,
         fanout: Fanout,
-        start_sender: Callable[[], None],
-        cancel_handler: Callable[[str], None],
+        ticker: Ticker,
+        owner: Owner,
     ) -> None:
-        super().__init__(stream, options, name, cancel_handler)
+        super().__init__(stream, options, name, owner)
         self.fanout = fanout
-        self.heartbeat = Heartbeat(self)
+        self.heartbeat = Heartbeat(self, ticker)
         self.outbox = Outbox(
             stream,
             options.send_queue_bytes,
             fanout,
-            start_sender,
+            self._start_sender,
             self.send_side_lost,
             self.heartbeat.backlog_began,
         )
@@ -108,14 +117,15 @@ class Connection(Ending):
             )
         self._decoder = Decoder(options.max_size, inflater=inflater)
         rate = options.rate_limit
+        self._budget = Budget.of_this_run()
         self.receiver = Receiver(
-            self, self._decoder, rate and RateLimit(*rate, trio.current_time())
+            self, self._decoder, rate and RateLimit(*rate, trio.current_time()), self._budget
         )
         self.inbox = Inbox(
             self._decoder, options.max_queue, options.max_size, options.stream, self.receiver.wake
         )
-        self._budget = Budget.of_this_run()
-        self._send_scope = trio.CancelScope(shield=True)
+        self._may_write = True
+        self._send_scope: trio.CancelScope | None = None
 
     @property
     def messages_sent(self) -> int:
@@ -384,21 +394,32 @@ class Connection(Ending):
 
     # Before accept
 
-    def accept(self, response: Response) -> None:
+    def accept_handshake(
+        self, subprotocol: str | None, headers: HeaderSource | None
+    ) -> Awaitable[None]:
+        """Accept; see ``Websocket.accept``."""
+        if self._owner is None:
+            raise self.closed_error()
+        return self._owner.accept(subprotocol, headers)
+
+    def accept(self, head: bytes) -> None:
         """Write the 101 and become a WebSocket; never waits."""
-        head = encode_head(response)  # which may refuse a header
         self.accepted = self.open = True
         self.outbox.put(head)
         self.receiver.start()
-        self.heartbeat.received_at = trio.current_time()
-        self.heartbeat.rearm()
+        self.heartbeat.accepted()
 
     # The send task
 
+    def _start_sender(self) -> None:
+        self.start_task(self.send_loop)
+
     async def send_loop(self) -> None:
         """The body of the send task."""
+        if not self._may_write:
+            return
         try:
-            with self._send_scope:
+            with trio.CancelScope(shield=True) as self._send_scope:
                 await self.outbox.send_loop()
         except BaseException:
             # Nobody writes any more: a shielded reader must not wait for what will not come.
@@ -407,7 +428,28 @@ class Connection(Ending):
 
     def stop_sending(self) -> None:
         """End the send task."""
-        self._send_scope.cancel()
+        self._may_write = False
+        if self._send_scope is not None:
+            self._send_scope.cancel()
+
+    def crash(self, error: Exception) -> None:
+        """End as if one of the connection's tasks had raised this."""
+
+        async def crash() -> None:
+            raise error
+
+        self.start_task(crash)
+
+    def let_go(self) -> None:
+        """Nothing of it runs any more: keep no reference to what refers to it.
+
+        So it goes with the last who has it; the garbage collector costs more than to make it did.
+        """
+        self._owner = None
+        self.heartbeat.let_go()
+        self.receiver.let_go()
+        self.outbox.let_go()
+        self.inbox.let_go()
 
     def warn_of_full_inbox(self) -> None:
         """Say once that the handler does not read."""

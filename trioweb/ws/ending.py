@@ -12,17 +12,21 @@ from __future__ import annotations
 import enum
 import logging
 import math
-from typing import TYPE_CHECKING
+import weakref
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
 from trioweb.errors import SendFailed, SlowConsumer, WebsocketClosed, WebSocketException
 from trioweb.ws.close import ABNORMAL, CloseCode, CloseInfo
 from trioweb.ws.encoding import encode_close
+from trioweb.ws.milestone import Milestone
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
+    from trioweb.http.headers import HeaderSource
     from trioweb.http.response import Response
     from trioweb.net.stream import ByteStream
     from trioweb.ws.heartbeat import Heartbeat
@@ -32,6 +36,7 @@ if TYPE_CHECKING:
     from trioweb.ws.outbox import Outbox
     from trioweb.ws.rate import RateLimit
     from trioweb.ws.receiver import Receiver
+    from trioweb.ws.websocket import Websocket
 
 logger = logging.getLogger("trioweb")
 
@@ -47,6 +52,22 @@ class State(enum.Enum):
     DISCONNECTED = "disconnected"
 
 
+class Owner(Protocol):
+    """The session that a connection belongs to, for as long as it lasts."""
+
+    def start_task(self, body: Callable[[], Awaitable[None]]) -> None:
+        """Start a task in the connection's nursery."""
+
+    def cancel_handler(self, reason: str) -> None:
+        """Cancel the handler."""
+
+    def crashed(self, error: BaseException) -> None:
+        """Hear what the handler, or a task of ``ws.nursery``, has raised."""
+
+    def accept(self, subprotocol: str | None, headers: HeaderSource | None) -> Awaitable[None]:
+        """Accept the handshake."""
+
+
 class Ending:
     """The state of a connection and all that can end it; ``Connection`` has the rest.
 
@@ -54,8 +75,39 @@ class Ending:
         stream: the connection's.
         options: its deadlines.
         name: the handler's, for logs.
-        cancel_handler: cancels the handler, with a reason.
+        owner: runs its tasks and its handler.
     """
+
+    __slots__ = (
+        "__weakref__",
+        "_decoder",
+        "_is_lost",
+        "_on_shut",
+        "_owner",
+        "_sent_close",
+        "_websocket",
+        "accepted",
+        "client_left",
+        "close_answered",
+        "close_info",
+        "denial",
+        "failure",
+        "grace_deadline",
+        "has_no_handler",
+        "has_timed_out",
+        "heartbeat",
+        "inbox",
+        "is_cut_short",
+        "is_draining",
+        "name",
+        "open",
+        "open_deadline",
+        "options",
+        "outbox",
+        "receiver",
+        "stream",
+        "stream_closed",
+    )
 
     heartbeat: Heartbeat
     inbox: Inbox
@@ -68,13 +120,13 @@ class Ending:
         stream: ByteStream,
         options: ConnectionOptions,
         name: str,
-        cancel_handler: Callable[[str], None],
+        owner: Owner,
     ) -> None:
         self.stream = stream
         self.options = options
         self.name = name
-        self.cancel_handler = cancel_handler
-        self.websocket: object = None  # what errors name; set by Websocket
+        self._owner: Owner | None = owner
+        self._websocket: weakref.ref[Websocket] | None = None
         # Before accept.
         self.accepted = False
         self.open = False  # whether messages can be sent
@@ -88,13 +140,39 @@ class Ending:
         self.close_info: CloseInfo | None = None
         self.failure: WebSocketException | None = None
         self.is_cut_short = False
-        self.close_answered = trio.Event()
-        self.stream_closed = trio.Event()
+        self.close_answered = Milestone()
+        self.stream_closed = Milestone()
         self.grace_deadline = math.inf
         self._sent_close: tuple[int, str] | None = None
         self._is_lost = False
-        # Called once, in the step in which nothing can be sent any more; never to raise.
-        self.on_shut: set[Callable[[], None]] = set()
+        self._on_shut: set[Callable[[], None]] | None = None
+
+    @property
+    def websocket(self) -> Websocket | None:
+        """What errors name, as long as anybody holds it."""
+        return None if self._websocket is None else self._websocket()
+
+    @websocket.setter
+    def websocket(self, websocket: Websocket) -> None:
+        # Whoever has it has this; so that both go with the last who has it, this one does not.
+        self._websocket = weakref.ref(websocket)
+
+    @property
+    def on_shut(self) -> set[Callable[[], None]]:
+        """Called once, in the step in which nothing can be sent any more; never to raise."""
+        if self._on_shut is None:
+            self._on_shut = set()
+        return self._on_shut
+
+    def start_task(self, body: Callable[[], Awaitable[None]]) -> None:
+        """Start a task of the connection, unless it has ended."""
+        if self._owner is not None:
+            self._owner.start_task(body)
+
+    def cancel_handler(self, reason: str) -> None:
+        """Cancel the handler, if there still is one."""
+        if self._owner is not None:
+            self._owner.cancel_handler(reason)
 
     # State
 
@@ -154,8 +232,8 @@ class Ending:
     def _shut(self) -> None:
         """Take nothing more from the application."""
         self.open = False
-        while self.on_shut:
-            self.on_shut.pop()()
+        while self._on_shut:
+            self._on_shut.pop()()
 
     # What is found out
 
@@ -201,14 +279,15 @@ class Ending:
     def _release(self) -> None:
         """Let nobody wait for what will not come."""
         self.heartbeat.release_pings(self.closed_error)
-        self.inbox.end(self.closed_error)
+        # The inbox is ours: a reference back would keep both for the garbage collector.
+        self.inbox.end(partial(_closed_error, weakref.ref(self)))
         self.close_answered.set()
 
     def _start_grace(self) -> None:
         grace = self.options.disconnect_grace
         if grace is not None:
             self.grace_deadline = trio.current_time() + grace
-            self.heartbeat.rearm()
+            self.heartbeat.grace_began(self.grace_deadline)
 
     def send_side_lost(self) -> None:
         """Nothing can be sent any more: a write has failed, or the kernel knows the peer gone.
@@ -274,8 +353,8 @@ class Ending:
     def cut_short(self) -> None:
         """The message whose turn it is will not end, so nothing can be sent any more.
 
-        What to close with is decided a moment later, by the heartbeat task: if it is ``serve`` that
-        is being cancelled, it hears so itself; and the handler's own end may come first.
+        What to close with is decided a moment later, by the heartbeat: if it is ``serve`` that is
+        being cancelled, the receive task hears so; and the handler's own end may come first.
         """
         if self.open:
             self.is_cut_short = True
@@ -345,3 +424,9 @@ class Ending:
         self.has_timed_out = True
         self.open_deadline = math.inf
         self.cancel_handler(f"not accepted within {self.options.timeout:g} s")
+
+
+def _closed_error(reference: weakref.ref[Ending]) -> WebsocketClosed:
+    ending = reference()
+    assert ending is not None  # whoever asks its inbox has it
+    return ending.closed_error()

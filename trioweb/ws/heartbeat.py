@@ -1,16 +1,14 @@
-"""The heartbeat task: pings, liveness and every deadline of a connection.
+"""The heartbeat: pings, liveness and every deadline of a connection.
 
-Theory of operation. One task sleeps until the nearest deadline, looks at the connection, acts and
-sleeps again. Events do not restart it: traffic moves deadlines later, which it finds out when it
-wakes; only what moves one earlier calls ``rearm``. So a message costs no timer.
+Theory of operation. It sleeps until the nearest deadline, looks at the connection, acts and sleeps
+again; ``ticker`` wakes it, so that it needs no task. Events do not wake it: traffic moves deadlines
+later, which it finds out when it wakes; only what moves one earlier calls ``rearm``. So a message
+costs no timer.
 
 Life is any byte received and, for at most the stall timeout, any byte of a data frame that the
 socket takes: a ping that waits behind it can't have been answered. While we are the ones who don't
 read (the inbox is full) a missing pong proves nothing: the kernel is asked instead whether the
 peer is there.
-
-It is the one task of the three that runs unshielded: a cancellation that reaches it means that
-``serve`` is being cancelled, which it tells the connection.
 """
 
 from __future__ import annotations
@@ -23,11 +21,14 @@ import trio
 
 from trioweb.errors import PingTimeout, SlowConsumer
 from trioweb.ws.encoding import PING, encode_frame
+from trioweb.ws.milestone import Milestone
+from trioweb.ws.ticker import Alarm
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from trioweb.ws.connection import Connection
+    from trioweb.ws.ticker import Ticker
 
 # "Where the kernel can't be asked": ten stall timeouts without reading are the end.
 UNKNOWN_LIVENESS_FACTOR = 10
@@ -47,7 +48,7 @@ class PingWaiter:
     __slots__ = ("_answered", "_error", "_round_trip", "_sent_at")
 
     def __init__(self) -> None:
-        self._answered = trio.Event()
+        self._answered = Milestone()
         self._error: Callable[[], Exception] | None = None
         self._sent_at = trio.current_time()
         self._round_trip = 0.0
@@ -71,17 +72,35 @@ class PingWaiter:
 
 
 class Heartbeat:
-    """Watches over one connection; ``loop`` is the task's body."""
+    """Watches over one connection, from ``start`` to ``let_go``.
 
-    def __init__(self, connection: Connection) -> None:
+    Args:
+        connection: whose deadlines it minds.
+        ticker: wakes it.
+    """
+
+    __slots__ = (
+        "_alarm",
+        "_connection",
+        "_has_warned",
+        "_last_ping",
+        "_looked_at",
+        "_own_ping",
+        "_pings",
+        "latency",
+        "paused_at",
+        "received_at",
+    )
+
+    def __init__(self, connection: Connection, ticker: Ticker) -> None:
         self._connection = connection
-        self._alarm = trio.CancelScope()
+        self._alarm = Alarm(ticker, self)
         self._pings: dict[bytes, PingWaiter] = {}
         self._own_ping: bytes | None = None
         self._last_ping = -math.inf
         self._has_warned = False
         self._looked_at = -math.inf
-        self.received_at = trio.current_time()
+        self.received_at = 0.0  # until it was accepted
         self.paused_at = math.inf
         self.latency: float | None = None
 
@@ -122,34 +141,46 @@ class Heartbeat:
         for waiter in pings.values():
             waiter.fail(error)
 
-    # The task
+    # Deadlines
 
-    async def loop(self) -> None:
-        """Sleep until the nearest deadline and act on it, until cancelled."""
-        connection = self._connection
+    def start(self) -> None:
+        """Mind the deadlines from now on."""
+        self.rearm()
+
+    def accepted(self) -> None:
+        """The connection is open."""
+        self.received_at = trio.current_time()
+        if self._connection.options.ping_interval is not None:
+            self._alarm.set_by(self.received_at + self._connection.options.ping_interval)
+
+    def stop(self) -> None:
+        """No deadline matters any more."""
+        self._alarm.stop()
+
+    def let_go(self) -> None:
+        """The connection has ended."""
+        self._alarm.stop()
+        del self._connection
+
+    def wake(self) -> None:
+        """A deadline may have come: act on it, and sleep until the next."""
         try:
-            while True:
-                with trio.CancelScope(deadline=self._next_deadline()) as self._alarm:
-                    await trio.sleep_forever()
-                self._act(trio.current_time())
-        except BaseException:
-            # Our own end, and serve's cancellation alike.
-            if not connection.stream_closed.is_set():
-                # A handler that closes in its `finally`, with a code of its own, comes first.
-                with trio.CancelScope(shield=True):
-                    await trio.lowlevel.checkpoint()
-                connection.hurry()
-            raise
+            self._act(trio.current_time())
+            self.rearm()
+        except Exception as error:
+            self._connection.crash(error)
 
     def rearm(self) -> None:
         """A deadline may have come nearer."""
-        self._alarm.deadline = min(self._alarm.deadline, self._next_deadline())
+        self._alarm.set_by(self._next_deadline())
+
+    def grace_began(self, deadline: float) -> None:
+        """The handler is to end by then."""
+        self._alarm.set_by(deadline)
 
     def backlog_began(self, now: float) -> None:
         """The outbox has begun to wait for the peer."""
-        stalled_at = now + self._connection.options.stall_timeout
-        if stalled_at < self._alarm.deadline:
-            self._alarm.deadline = stalled_at
+        self._alarm.set_by(now + self._connection.options.stall_timeout)
 
     def _life(self) -> float:
         connection = self._connection

@@ -48,6 +48,23 @@ class Inbox:
         messages_received: how many were taken, or thrown away.
     """
 
+    __slots__ = (
+        "_decoder",
+        "_drains",
+        "_ended",
+        "_has_room",
+        "_is_sealed",
+        "_max_bytes",
+        "_max_queue",
+        "_parts",
+        "_reader",
+        "_stream",
+        "_take_for_reader",
+        "is_claimed",
+        "is_paused",
+        "messages_received",
+    )
+
     def __init__(
         self,
         decoder: Decoder,
@@ -62,7 +79,7 @@ class Inbox:
         self._stream = stream
         self._has_room = has_room
         self._reader: trio.lowlevel.Task | None = None
-        self._take_for_reader: Callable[[], object]
+        self._take_for_reader: Callable[[], object] = _take_nothing
         self.is_claimed = False
         self._parts: object = None  # whose message is in progress
         self._ended: Callable[[], Exception] | None = None
@@ -192,6 +209,10 @@ class Inbox:
             self._decoder.discard()
             self._unpause()
 
+    def let_go(self) -> None:
+        """The connection has ended: nobody will wait any more."""
+        self._take_for_reader = _take_nothing
+
     def start_draining(self) -> None:
         """Read on while nobody is receiving: what is over the bound is thrown away.
 
@@ -244,3 +265,7 @@ class Inbox:
         task, self._reader = self._reader, None
         assert task is not None
         trio.lowlevel.reschedule(task, result)
+
+
+def _take_nothing() -> None:
+    """For nobody."""

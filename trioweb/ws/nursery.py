@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
     import trio
 
+    from trioweb.ws.ending import Owner
+
 Ts = TypeVarTuple("Ts")
 T = TypeVar("T")
 
@@ -24,16 +26,19 @@ class ConnectionNursery:
     Close frame is written, what is left is cancelled.
     """
 
+    __slots__ = ("_nursery", "_open", "_owner", "_websocket", "was_used")
+
     def __init__(
         self,
         nursery: trio.Nursery,
         websocket: object,
-        crashed: Callable[[BaseException], None],
+        owner: Owner,
     ) -> None:
         self._nursery = nursery
         self._websocket = websocket
-        self._crashed = crashed
+        self._owner = owner
         self._open = True
+        self.was_used = False  # by a task that may still be there
 
     @property
     def cancel_scope(self) -> trio.CancelScope:
@@ -74,15 +79,26 @@ class ConnectionNursery:
             Cancels the task, if it has not called ``started()`` yet.
         """
         self._check_open()
-        return await start_task(self._nursery, async_fn, args, name or async_fn, self._report)
+        websocket, owner = self._websocket, self._owner  # the caller may be told behind our end
+
+        def report(error: BaseException) -> None:
+            if not is_end_of(websocket, error):
+                owner.crashed(error)
+
+        return await start_task(self._nursery, async_fn, args, name or async_fn, report)
 
     def refuse_tasks(self) -> None:
         """Take no more tasks: the handler has returned."""
         self._open = False
 
+    def let_go(self) -> None:
+        """The connection has ended, and all its tasks."""
+        del self._websocket, self._owner
+
     def _check_open(self) -> None:
         if not self._open:
             raise RuntimeError("ws.nursery takes no tasks after the handler has returned")
+        self.was_used = True
 
     async def _guard(
         self, async_fn: Callable[..., Awaitable[object]], args: tuple[object, ...]
@@ -93,11 +109,8 @@ class ConnectionNursery:
             rest = without_cancelled(raised)
             if rest is None:
                 raise
-            self._report(rest)
-
-    def _report(self, error: BaseException) -> None:
-        if not is_end_of(self._websocket, error):
-            self._crashed(error)
+            if not is_end_of(self._websocket, rest):
+                self._owner.crashed(rest)
 
 
 def is_end_of(websocket: object, error: BaseException) -> bool:

@@ -35,6 +35,8 @@ class Outcome:
         fatal: what has to be raised on, whatever decided.
     """
 
+    __slots__ = ("_connection", "_handler_name", "_websocket", "error", "fatal")
+
     def __init__(self, websocket: Websocket, connection: Connection, handler_name: str) -> None:
         self._websocket = websocket
         self._connection = connection

@@ -9,14 +9,18 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
 from trioweb.ws.encoding import FIN
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Hashable, Iterator
+
+
+# Of a queue in which nothing was marked or offered, as most never have: never to be filled.
+_NOTHING: Final[OrderedDict[Any, Any]] = OrderedDict()
 
 
 class Marker:
@@ -47,9 +51,9 @@ class FrameQueue:
         # Where nobody broadcasts and nobody flushes, all frames are here; they come first.
         self._sent: list[bytes] = []
         # By place: a number; of what was offered a tuple, of its key if it has one.
-        self._items: OrderedDict[Hashable, bytes | Marker] = OrderedDict()
-        self._droppable: OrderedDict[Hashable, None] = OrderedDict()
-        self._places = count()
+        self._items: OrderedDict[Hashable, bytes | Marker] = _NOTHING
+        self._droppable: OrderedDict[Hashable, None] = _NOTHING
+        self._places: Iterator[int]
         self.size = 0
 
     def __bool__(self) -> bool:
@@ -68,12 +72,19 @@ class FrameQueue:
             self._sent.append(frame)
         self.size += len(frame)
 
+    def _give_places(self) -> None:
+        self._items, self._droppable, self._places = OrderedDict(), OrderedDict(), count()
+
     def mark(self, marker: Marker) -> None:
         """Add a marker."""
+        if self._items is _NOTHING:
+            self._give_places()
         self._items[next(self._places)] = marker
 
     def offer(self, frame: bytes, key: Hashable = None, *, droppable: bool = True) -> None:
         """Add a frame that may be replaced if it has a key, and dropped if it is droppable."""
+        if self._items is _NOTHING:
+            self._give_places()
         place = (next(self._places),) if key is None else ("key", key)
         self._items[place] = frame
         if droppable:

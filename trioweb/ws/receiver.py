@@ -1,10 +1,14 @@
 """The receive task: the reader of a connection's stream, and the owner of its end.
 
 Theory of operation. It reads until the peer's Close, the end of the stream or our own decision to
-stop, then half-closes, drains and closes, all under one shield whose deadline is the closing
-handshake's. So the end of this task is the end of the connection, whatever the handler does. While
-a handler waits for a message the handler reads in its stead (``shift``), up to anything that is
-not a message, a ping or a pong.
+stop, then half-closes, drains and closes, all within the closing handshake's deadline. So the end
+of this task is the end of the connection, whatever the handler does. While a handler waits for a
+message the handler reads in its stead (``shift``), up to anything that is not a message, a ping or
+a pong.
+
+Until Close is written it is not shielded: a cancellation that reaches it means that ``serve`` is
+being cancelled, which it tells the connection. What is left to do then, and the last words, are
+shielded, and take little more than a second.
 
 Source: RFC 6455 §7.1.
 """
@@ -16,8 +20,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
-from trioweb.net.linger import LINGER_SECONDS, linger
-from trioweb.ws.budget import BYTES_PER_OPERATION, Budget
+from trioweb.net.linger import LINGER_SECONDS, linger, linger_until_cancelled
+from trioweb.ws.budget import BYTES_PER_OPERATION
 from trioweb.ws.encoding import MAX_HEADER_SIZE, PONG, encode_frame
 from trioweb.ws.frames import Close, Ping, Pong
 from trioweb.ws.shift import Shift
@@ -25,6 +29,7 @@ from trioweb.ws.shift import Shift
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from trioweb.ws.budget import Budget
     from trioweb.ws.connection import Connection
     from trioweb.ws.frames import Control
     from trioweb.ws.messages import Decoder
@@ -56,10 +61,35 @@ class Receiver:
         connection: told of Close frames, of failures and of the end.
         decoder: fed with what comes.
         rate_limit: of the messages that come; None: any number.
+        budget: of this run.
     """
 
+    __slots__ = (
+        "_budget",
+        "_connection",
+        "_deadline",
+        "_decoder",
+        "_early",
+        "_has_early_failure",
+        "_is_handed_back",
+        "_may_read",
+        "_parked",
+        "_parked_at",
+        "_pollable",
+        "_rate_limit",
+        "_scope",
+        "_shift",
+        "_stream",
+        "bytes_received",
+        "is_hurried",
+    )
+
     def __init__(
-        self, connection: Connection, decoder: Decoder, rate_limit: RateLimit | None
+        self,
+        connection: Connection,
+        decoder: Decoder,
+        rate_limit: RateLimit | None,
+        budget: Budget,
     ) -> None:
         self._connection = connection
         self._stream = connection.stream
@@ -67,21 +97,22 @@ class Receiver:
         self._shift = None if self._pollable is None else Shift(self._pollable)
         self._decoder = decoder
         self._rate_limit = rate_limit
-        self._budget = Budget.of_this_run()
-        self._early = bytearray()
+        self._budget = budget
+        self._early = b""
         self._parked: trio.lowlevel.Task | None = None
         self._parked_at = 0.0
         self._is_handed_back = False
         self._has_early_failure = False
-        self._scope = trio.CancelScope(shield=True)
-        self._reading_scope = trio.CancelScope()
+        self._may_read = True
+        self._deadline = math.inf  # of everything
+        self._scope = trio.CancelScope()  # of what is being waited for
         self.bytes_received = 0
         self.is_hurried = False
 
     @property
     def is_reading(self) -> bool:
         """Whether messages are still read."""
-        return self._connection.close_info is None and not self._reading_scope.cancel_called
+        return self._may_read and self._connection.close_info is None
 
     @property
     def is_waiting_for_room(self) -> bool:
@@ -99,24 +130,66 @@ class Receiver:
     async def loop(self) -> None:
         """Read to the end and close the stream."""
         connection = self._connection
+        is_closed = False
         try:
-            with self._scope:
-                with self._reading_scope:
+            try:
+                with self._scope:
                     await self._read()
                 if self._has_early_failure:
-                    self._reading_scope = trio.CancelScope()
-                    with self._reading_scope:
+                    self._may_read = True
+                    with self._new_scope():
                         await self._answer_failure()
-                if not self._is_handed_back:
-                    await self._finish_closing()
+                self._may_read = False
+                if connection.accepted and not connection.outbox.close_written.is_set():
+                    await self._wait_until_close_is_written()
+            except trio.Cancelled:
+                with trio.CancelScope(shield=True):
+                    await self._finish_what_was_cancelled()
+                raise
+            is_closed = await self._close_gently()
         finally:
             connection.stop_sending()
             try:
-                if not self._is_handed_back:
+                if not (is_closed or self._is_handed_back):
                     with trio.move_on_after(HURRY_SECONDS, shield=True):
                         await self._stream.aclose()
             finally:
                 connection.stream_has_ended()
+
+    async def _wait_until_close_is_written(self) -> None:
+        # Under the deadline that our Close has set (end_within), or from the peer's Close on.
+        if self._deadline == math.inf:
+            self.end_within(self._connection.options.timeout)
+        with self._new_scope():
+            await self._connection.outbox.close_written.wait()
+
+    async def _finish_what_was_cancelled(self) -> None:
+        """``serve`` is being cancelled: finish the frame in progress and say why."""
+        connection = self._connection
+        # What else its deadlines ask for does not matter any more.
+        connection.heartbeat.stop()
+        # A handler that closes in its `finally`, with a code of its own, comes first.
+        await trio.lowlevel.checkpoint()
+        connection.hurry()
+        if connection.accepted:
+            await self._wait_until_close_is_written()
+        await self._close_gently()
+
+    async def _close_gently(self) -> bool:
+        """Half-close behind Close, wait for the peer's end and close; False if that can't be."""
+        outbox = self._connection.outbox
+        if outbox.is_broken or not outbox.close_written.is_set():
+            return False
+        if not self.is_hurried:
+            self._deadline = min(self._deadline, trio.current_time() + LINGER_SECONDS)
+        with self._new_scope(shield=True):
+            if self.is_hurried:
+                await linger(self._stream, 0)
+            else:
+                await linger_until_cancelled(self._stream)
+            await self._stream.aclose()
+            return True
+        return False
 
     async def _read(self) -> None:
         stream, budget, connection = self._stream, self._budget, self._connection
@@ -277,7 +350,7 @@ class Receiver:
         """The connection was accepted: look at what came early."""
         connection = self._connection
         if self._early:
-            early, self._early = bytes(self._early), bytearray()
+            early, self._early = self._early, b""
             self.bytes_received -= len(early)
             self._received(early)
             while self._decoder.has_more and self._parked is None:
@@ -298,30 +371,32 @@ class Receiver:
 
     def stop_reading(self) -> None:
         """Look at nothing that still comes, and go on to close."""
-        self._reading_scope.cancel()
+        if self._may_read:
+            self._may_read = False
+            self._scope.cancel()
 
     def end_within(self, seconds: float) -> None:
         """Be done with everything, the stream closed, within so many seconds from now."""
-        self._scope.deadline = trio.current_time() + seconds
+        self._set_deadline(trio.current_time() + seconds)
 
     def hurry(self) -> None:
         """Stop reading, and wait for little more than the write in progress."""
         self.is_hurried = True
-        self._scope.deadline = min(self._scope.deadline, trio.current_time() + HURRY_SECONDS)
+        self._set_deadline(min(self._deadline, trio.current_time() + HURRY_SECONDS))
         self.stop_reading()
 
     def give_up(self) -> None:
         """Close the stream now: there is nobody to wait for."""
+        self._deadline = -math.inf
         self._scope.cancel()
 
-    async def _finish_closing(self) -> None:
-        connection = self._connection
-        if not connection.accepted or connection.outbox.is_broken:
-            return
-        # Under the deadline that our Close has set (end_within), or from the peer's Close on.
-        if self._scope.deadline == math.inf:
-            self.end_within(connection.options.timeout)
-        await connection.outbox.close_written.wait()
-        if connection.outbox.is_broken:
-            return
-        await linger(self._stream, 0 if self.is_hurried else LINGER_SECONDS)
+    def let_go(self) -> None:
+        """The connection has ended."""
+        del self._connection
+
+    def _set_deadline(self, deadline: float) -> None:
+        self._deadline = self._scope.deadline = deadline
+
+    def _new_scope(self, *, shield: bool = False) -> trio.CancelScope:
+        self._scope = trio.CancelScope(deadline=self._deadline, shield=shield)
+        return self._scope

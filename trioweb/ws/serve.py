@@ -2,23 +2,22 @@
 
 ::
 
-    tasks (the connection nursery): receive, send, heartbeat
+    tasks (the connection nursery): receive, send
     └─ in the session's own task: ws.nursery
        └─ handler scope: middleware → guards → handler
 
-The three tasks are shielded or tell the connection of a cancellation, so leaving ``tasks`` waits
-until the stream is closed, within the closing order's deadlines. Exceptions never pass through a
+The two tasks end with the stream, which is closed within the closing order's deadlines, whatever
+is cancelled; leaving ``tasks`` waits for that. Exceptions never pass through a
 nursery: those of the handler and of the tasks in ``ws.nursery`` are caught where they are raised,
 so that they stay what they were.
 """
 
 from __future__ import annotations
 
-import contextvars
 import logging
 import math
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import trio
 
@@ -28,7 +27,7 @@ from trioweb.errors import (
     ServerShutdown,
     ServiceUnavailable,
 )
-from trioweb.http.response import Response, error_response
+from trioweb.http.response import Response, encode_head, error_response
 from trioweb.ws import handshake
 from trioweb.ws.close import CloseInfo
 from trioweb.ws.connection import Connection
@@ -48,10 +47,13 @@ if TYPE_CHECKING:
     from trioweb.ws.extensions import Agreement
     from trioweb.ws.fanout import Fanout
     from trioweb.ws.options import ConnectionOptions
+    from trioweb.ws.ticker import Ticker
 
 logger = logging.getLogger("trioweb")
 access_logger = logging.getLogger("trioweb.access")
 
+# Said, since trio would make a string of its own for each task.
+RECEIVE_TASK = "trioweb.ws.receiver.Receiver.loop"
 # One line for each origin that is refused; a client that makes them up fills no more than this.
 MAX_WARNED_ORIGINS = 100
 _warned_origins: trio.lowlevel.RunVar[set[str]] = trio.lowlevel.RunVar("trioweb_warned_origins")
@@ -114,21 +116,49 @@ def _check_origin(request: Request, origins: str | Sequence[str]) -> None:
         raise
 
 
-async def serve_websocket(
+class Endpoint(Protocol):
+    """What an application does with one WebSocket.
+
+    Attributes:
+        name: the handler's, for logs.
+        accepts: whether ``run`` accepts by itself, before it calls the handler.
+        sees_responses: whether ``finish`` does anything.
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+
+    @property
+    def accepts(self) -> bool: ...  # noqa: D102
+
+    @property
+    def sees_responses(self) -> bool: ...  # noqa: D102
+
+    def run(self, websocket: Websocket) -> Awaitable[Response | None]:
+        """Run everything up to and including the handler. A Response denies the handshake."""
+
+    def failed(self, websocket: Websocket, error: Exception) -> Awaitable[Response | None]:
+        """Hear what the handler or a task of ``ws.nursery`` raised, while it is still open.
+
+        Before accept the result denies the handshake.
+        """
+
+    def finish(self, response: Response) -> Awaitable[Response]:
+        """Run response middleware over the 101 or the denial."""
+
+
+def serve_websocket(
     request: Request,
     stream: ByteStream,
     trailing: bytes,
     *,
     opening: Opening,
     options: ConnectionOptions,
-    handler_name: str,
     fanout: Fanout,
-    auto_accept: bool,
-    body: Callable[[Websocket], Awaitable[Response | None]],
-    failed: Callable[[Websocket, Exception], Awaitable[Response | None]],
-    finish: Callable[[Response], Awaitable[Response]],
-) -> Response | None:
-    """Serve one WebSocket from its handshake to its end.
+    ticker: Ticker,
+    endpoint: Endpoint,
+) -> Awaitable[Response | None]:
+    """Serve one WebSocket from its handshake to its end, when it is awaited.
 
     Args:
         request: the handshake's.
@@ -136,13 +166,9 @@ async def serve_websocket(
         trailing: bytes that came after the request's head.
         opening: what ``check_opening`` returned.
         options: the connection's limits.
-        handler_name: for logs.
         fanout: of the application's broadcasts.
-        auto_accept: whether ``body`` accepts by itself, before it calls the handler.
-        body: runs everything up to and including the handler. A Response denies the handshake.
-        failed: told what the handler or a task of ``ws.nursery`` raised, while the connection is
-            still open; before accept it makes the denial.
-        finish: runs response middleware over the 101 or the denial.
+        ticker: of the application's connections; runs.
+        endpoint: the application's part.
 
     Returns:
         The response that denies the handshake, or None when the WebSocket was served.
@@ -150,154 +176,108 @@ async def serve_websocket(
     Cancellation:
         Cancels the handler at once; the frame in progress and Close 1001 are written within 1 s.
     """
-    session = _WebsocketSession(
-        request, stream, options, opening.compression, handler_name, fanout, auto_accept
-    )
-
-    async def accept(subprotocol: str | None, headers: HeaderSource | None) -> None:
-        if subprotocol is not None and subprotocol not in opening.offered:
-            raise ValueError(f"the client did not offer the subprotocol {subprotocol!r}")
-        selected = opening.subprotocol if subprotocol is None else subprotocol
-        agreed = opening.compression
-        response = await finish(
-            handshake.accept_response(
-                opening.key, selected, headers, agreed.header if agreed is not None else None
-            )
-        )
-        connection = session.connection
-        # Middleware may have taken its time.
-        if connection.accepted:
-            raise RuntimeError("this WebSocket was accepted by another task meanwhile")
-        if response.status != 101 and connection.denial is None:
-            connection.denial = response  # middleware may still refuse, and has seen its own answer
-            session.denial_is_finished = True
-        if connection.is_refused:
-            raise connection.closed_error()
-        session.websocket.subprotocol = selected
-        connection.accept(response)
-
-    denial = await session.run(accept, body, failed, trailing)
-    if denial is None or session.denial_is_finished:
-        return denial
-    with trio.move_on_after(options.timeout):
-        return await finish(denial)
-    logger.warning("response middleware took more than %g s over a denial", options.timeout)
-    return denial
+    session = _WebsocketSession(request, stream, opening, options, fanout, ticker, endpoint)
+    return session.run(trailing)
 
 
 class _WebsocketSession:
     """One connection's nurseries, and what came of its handler."""
 
+    __slots__ = (
+        "_denial_is_finished",
+        "_endpoint",
+        "_handler_scope",
+        "_opening",
+        "_outcome",
+        "_started_at",
+        "_tasks",
+        "connection",
+        "request",
+        "websocket",
+    )
+
     def __init__(
         self,
         request: Request,
         stream: ByteStream,
+        opening: Opening,
         options: ConnectionOptions,
-        compression: Agreement | None,
-        handler_name: str,
         fanout: Fanout,
-        auto_accept: bool,
+        ticker: Ticker,
+        endpoint: Endpoint,
     ) -> None:
         self.request = request
-        self.handler_name = handler_name
-        self._auto_accept = auto_accept
+        self._opening = opening
+        self._endpoint = endpoint
         self._started_at = trio.current_time()
         self._handler_scope = trio.CancelScope()
-        self.denial_is_finished = False
-        self._context = contextvars.copy_context()
+        self._denial_is_finished = False
         self._tasks: trio.Nursery | None = None
         self.connection = Connection(
             stream,
             options,
-            compression,
-            handler_name,
+            opening.compression,
+            endpoint.name,
             fanout,
-            self._start_sender,
-            self._cancel_handler,
+            ticker,
+            self,
         )
-        self.websocket: Websocket
-        self._outcome: Outcome
+        self.websocket = Websocket(self.connection, request, endpoint.accepts)
+        self._outcome = Outcome(self.websocket, self.connection, endpoint.name)
 
-    async def run(
-        self,
-        accept: Callable[[str | None, HeaderSource | None], Awaitable[None]],
-        body: Callable[[Websocket], Awaitable[Response | None]],
-        failed: Callable[[Websocket, Exception], Awaitable[Response | None]],
-        trailing: bytes,
-    ) -> Response | None:
+    async def run(self, trailing: bytes) -> Response | None:
         """Run the connection to its end; returns the denial if there is one."""
-        connection = self.connection
-        self.websocket = Websocket(connection, self.request, accept, self._auto_accept)
-        self._outcome = Outcome(self.websocket, connection, self.handler_name)
+        connection, websocket, endpoint = self.connection, self.websocket, self._endpoint
         if trailing:
             connection.receiver.received_early(trailing)
         self.request.on_shutdown.add(connection.drain)
         returned: Response | None = None
         try:
             async with trio.open_nursery() as self._tasks:
-                self._tasks.start_soon(connection.receiver.loop)
-                self._tasks.start_soon(connection.heartbeat.loop)
-                try:
-                    returned = await self._run_handler(body, failed)
-                    if connection.accepted:
-                        await connection.stream_closed.wait()
-                    elif not connection.client_left:
-                        connection.receiver.hand_back()
-                finally:
-                    self._tasks.cancel_scope.cancel(reason="the connection has ended")
+                self._tasks.start_soon(connection.receiver.loop, name=RECEIVE_TASK)
+                connection.heartbeat.start()
+                async with trio.open_nursery() as nursery:
+                    websocket.nursery = ConnectionNursery(nursery, websocket, self)
+                    try:
+                        returned = await self._call(endpoint.run(websocket))
+                        error = self._outcome.error
+                        if isinstance(error, Exception):
+                            # A scope of its own, since the handler's may be cancelled by now.
+                            deadline = trio.current_time() + connection.options.timeout
+                            self._handler_scope = trio.CancelScope(deadline=deadline)
+                            returned = await self._call(endpoint.failed(websocket, error))
+                    finally:
+                        self._conclude(nursery)
+                    if connection.accepted and not connection.outbox.close_written.is_set():
+                        await connection.outbox.close_written.wait()
+                    if websocket.nursery.was_used:
+                        nursery.cancel_scope.cancel(reason="the handler has returned")
+                websocket.nursery.let_go()
+                if not (connection.accepted or connection.client_left):
+                    connection.receiver.hand_back()
         finally:
             self.request.on_shutdown.discard(connection.drain)
             if connection.accepted:
                 self._log_access()
+            connection.let_go()
             if self._outcome.fatal is not None:
                 raise self._outcome.fatal
         if connection.accepted or connection.client_left:
             return None
-        return self._denial(returned)
+        return await self._finish_denial(self._denial(returned))
 
-    async def _run_handler(
-        self,
-        body: Callable[[Websocket], Awaitable[Response | None]],
-        failed: Callable[[Websocket, Exception], Awaitable[Response | None]],
-    ) -> Response | None:
-        connection, websocket = self.connection, self.websocket
-        returned: Response | None = None
-        async with trio.open_nursery() as nursery:
-            websocket.nursery = ConnectionNursery(nursery, websocket, self._crashed)
-            try:
-                returned = await self._call(partial(body, websocket), nursery)
-                error = self._outcome.error
-                if isinstance(error, Exception):
-                    # A scope of its own, since the handler's may be cancelled by now.
-                    deadline = trio.current_time() + connection.options.timeout
-                    self._handler_scope = trio.CancelScope(deadline=deadline)
-                    returned = await self._call(partial(failed, websocket, error), nursery)
-            finally:
-                connection.has_no_handler = True
-                websocket.nursery.refuse_tasks()
-                if _is_cancelled_from_outside(nursery):
-                    # The heartbeat may be told only after us.
-                    connection.hurry()
-                self._conclude()
-            if connection.accepted:
-                await connection.outbox.close_written.wait()
-            nursery.cancel_scope.cancel(reason="the handler has returned")
-        return returned
-
-    async def _call(
-        self, function: Callable[[], Awaitable[Response | None]], nursery: trio.Nursery
-    ) -> Response | None:
+    async def _call(self, body: Awaitable[Response | None]) -> Response | None:
         """Run the handler, or what handles its failure, in the handler's scope.
 
         What it raises is kept in ``_outcome``; cancellations from outside go through.
         """
         try:
             with self._handler_scope:
-                return await function()
+                return await body
         except BaseException as raised:
             rest = without_cancelled(raised)
             if rest is not None:
-                self._crashed(rest)
+                self.crashed(rest)
             if isinstance(raised, trio.Cancelled):
                 raise
             if rest is not raised and isinstance(raised, BaseExceptionGroup):
@@ -306,38 +286,72 @@ class _WebsocketSession:
                 raise cancelled from None
         return None
 
-    def _start_sender(self) -> None:
-        # From the connection's own side: the task shall not live in a broadcaster's context.
-        assert self._tasks is not None
-        self._context.copy().run(partial(self._tasks.start_soon, self.connection.send_loop))
-
-    def _cancel_handler(self, reason: str) -> None:
-        if self.connection.has_no_handler:
-            return
-        if not self._handler_scope.cancel_called and self.connection.accepted:
-            logger.info(
-                "cancelled the handler %s for %s: %s",
-                self.handler_name,
-                self.connection.stream.peer,
-                reason,
-            )
-        self._handler_scope.cancel(reason=reason)
-
-    def _crashed(self, error: BaseException) -> None:
-        """The handler, or a task of ws.nursery, has raised."""
-        if self._outcome.take(error, is_late=self.connection.has_no_handler):
-            # Its type only: what repr() of it says, or raises, is the user's.
-            kind = type(error).__name__
-            self._handler_scope.cancel(reason=f"it failed, or a task of ws.nursery: {kind}")
-
-    def _conclude(self) -> None:
-        """Close with what the handler's end stands for."""
+    def _conclude(self, nursery: trio.Nursery) -> None:
+        """The handler has ended: close with what that stands for."""
         connection = self.connection
+        connection.has_no_handler = True
+        self.websocket.nursery.refuse_tasks()
+        if _is_cancelled_from_outside(nursery):
+            # The receive task may be told only after us.
+            connection.hurry()
         if connection.accepted:
             connection.begin_close(*self._outcome.close_code())
             connection.handler_has_ended()
         if self._outcome.fatal is not None:
             connection.hurry()  # the process is to end, and no peer may hold it up
+
+    async def accept(self, subprotocol: str | None, headers: HeaderSource | None) -> None:
+        """Write the 101, once response middleware has seen it."""
+        opening, connection = self._opening, self.connection
+        if subprotocol is not None and subprotocol not in opening.offered:
+            raise ValueError(f"the client did not offer the subprotocol {subprotocol!r}")
+        selected = opening.subprotocol if subprotocol is None else subprotocol
+        extensions = opening.compression.header if opening.compression is not None else None
+        response: Response | None = None
+        if headers is not None or self._endpoint.sees_responses:
+            response = await self._endpoint.finish(
+                handshake.accept_response(opening.key, selected, headers, extensions)
+            )
+        # Middleware may have taken its time.
+        if connection.accepted:
+            raise RuntimeError("this WebSocket was accepted by another task meanwhile")
+        if response is not None and response.status != 101 and connection.denial is None:
+            connection.denial = response  # middleware may still refuse, and has seen its own answer
+            self._denial_is_finished = True
+        if connection.is_refused:
+            raise connection.closed_error()
+        self.websocket.subprotocol = selected
+        if response is None:
+            connection.accept(handshake.accept_head(opening.key, selected, extensions))
+        else:
+            connection.accept(encode_head(response))  # which may refuse a header
+
+    def start_task(self, body: Callable[[], Awaitable[None]]) -> None:
+        """Start a task in the connection's nursery."""
+        # From the connection's own side: the task shall not live in a broadcaster's context.
+        assert self._tasks is not None
+        context = self._tasks.parent_task.context.copy()
+        context.run(partial(self._tasks.start_soon, body))
+
+    def cancel_handler(self, reason: str) -> None:
+        """Cancel the handler, and say why."""
+        if self.connection.has_no_handler:
+            return
+        if not self._handler_scope.cancel_called and self.connection.accepted:
+            logger.info(
+                "cancelled the handler %s for %s: %s",
+                self._endpoint.name,
+                self.connection.stream.peer,
+                reason,
+            )
+        self._handler_scope.cancel(reason=reason)
+
+    def crashed(self, error: BaseException) -> None:
+        """The handler, or a task of ws.nursery, has raised."""
+        if self._outcome.take(error, is_late=self.connection.has_no_handler):
+            # Its type only: what repr() of it says, or raises, is the user's.
+            kind = type(error).__name__
+            self._handler_scope.cancel(reason=f"it failed, or a task of ws.nursery: {kind}")
 
     def _denial(self, returned: Response | None) -> Response:
         connection = self.connection
@@ -352,15 +366,24 @@ class _WebsocketSession:
         if connection.has_timed_out:
             logger.warning(
                 "%s did not accept() within WEBSOCKET_TIMEOUT=%g s",
-                self.handler_name,
+                self._endpoint.name,
                 connection.options.timeout,
             )
             return error_response(ServiceUnavailable())
         logger.warning(
             "%s returned without accepting: call `await websocket.accept()`, or deny() to refuse",
-            self.handler_name,
+            self._endpoint.name,
         )
         return error_response(HTTPException(status=500))
+
+    async def _finish_denial(self, denial: Response) -> Response:
+        if self._denial_is_finished:
+            return denial
+        timeout = self.connection.options.timeout
+        with trio.move_on_after(timeout):
+            return await self._endpoint.finish(denial)
+        logger.warning("response middleware took more than %g s over a denial", timeout)
+        return denial
 
     def _log_access(self) -> None:
         if not access_logger.isEnabledFor(logging.INFO):

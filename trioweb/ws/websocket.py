@@ -16,7 +16,7 @@ from trioweb.ws.prepared import to_payload
 from trioweb.ws.typed import TypedMessages
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Mapping, Sequence
 
     from trioweb.http.request import Request
     from trioweb.ws.connection import Connection
@@ -38,11 +38,9 @@ class Websocket(TypedMessages, Facts):
         self,
         connection: Connection,
         request: Request,
-        accept: Callable[[str | None, Any], Awaitable[None]],
         auto_accepted: bool,
     ) -> None:
         self._connection = connection
-        self._accept = accept
         self._auto_accepted = auto_accepted
         self.subprotocol = None
         self.request = request
@@ -92,7 +90,7 @@ class Websocket(TypedMessages, Facts):
         if self._connection.is_refused:
             raise self._connection.closed_error()
         await self._connection.checkpoint()
-        await self._accept(subprotocol, headers)
+        await self._connection.accept_handshake(subprotocol, headers)
 
     async def deny(
         self,

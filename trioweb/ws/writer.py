@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from trioweb.ws.encoding import FIN
+from trioweb.ws.milestone import Milestone
 from trioweb.ws.parking import Parking
 from trioweb.ws.queue import FrameQueue
 
@@ -104,7 +105,7 @@ class FrameWriter:
         self._is_left = False
         self.bytes_sent = 0
         self.is_broken = False
-        self.close_written = trio.Event()
+        self.close_written = Milestone()
         self.unsent = 0
         self.progress_at = 0.0
         self.data_taken_at = 0.0
@@ -242,6 +243,11 @@ class FrameWriter:
         self.is_broken = True
         self._lost()
 
+    def let_go(self) -> None:
+        """The connection has ended."""
+        self._start_sender = None
+        self._lost = self._backlog_began = _ignore
+
     # The send task
 
     def _took_in_hand(self, size: int) -> None:
@@ -341,3 +347,7 @@ class FrameWriter:
     def _admit(self) -> None:
         """There may be room for more: ``Outbox`` knows who waits for it."""
         raise NotImplementedError
+
+
+def _ignore(_now: float = 0.0) -> None:
+    """Nobody is there to be told."""
