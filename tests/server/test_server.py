@@ -15,6 +15,7 @@ from trioweb.config import Config
 from trioweb.errors import HTTPException
 from trioweb.http import Request, Response, error_response, text
 from trioweb.net.stream import ByteStream, StreamAdapter
+from trioweb.net.ticker import Ticker
 from trioweb.server import Server
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ class App:
 
     def __init__(self, **config: object) -> None:
         self.config = Config(config)
+        self.ticker = Ticker()
+        trio.lowlevel.spawn_system_task(self.ticker.loop)  # as an application's lifetime does
         self.is_asked = trio.Event()
         self.go = trio.Event()
         self.deaf = False

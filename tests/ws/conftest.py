@@ -18,11 +18,11 @@ from wsproto.connection import ConnectionState, ConnectionType
 from trioweb.config import Config
 from trioweb.http import Headers, Request, Response
 from trioweb.net.stream import SocketStream, StreamAdapter
+from trioweb.net.ticker import Ticker
 from trioweb.testing import link_pair
 from trioweb.ws import ConnectionOptions, Websocket
 from trioweb.ws.fanout import Fanout
 from trioweb.ws.serve import check_opening, serve_websocket
-from trioweb.ws.ticker import Ticker
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable

@@ -18,10 +18,10 @@ from trioweb.config import Config
 from trioweb.errors import RouteError
 from trioweb.net import as_byte_stream
 from trioweb.net.listen import open_tcp_listeners, open_unix_listener
+from trioweb.net.ticker import Ticker
 from trioweb.rooms import Room, Rooms
 from trioweb.server import Server
 from trioweb.ws.caps import ConnectionCaps
-from trioweb.ws.ticker import Ticker
 
 if TYPE_CHECKING:
     import socket
@@ -92,7 +92,7 @@ class TrioWeb(Dispatch, Registration):
         self._rooms = Rooms(self._room_tasks.find)
         self._websockets: dict[Request, Websocket] = {}  # by their handshakes
         self._caps = ConnectionCaps()
-        self._ticker = Ticker()
+        self.ticker = Ticker()
         self._guards = tuple(guards)
         self._lifespan = lifespan
         self._nursery: AppNursery | None = None
@@ -208,13 +208,11 @@ class TrioWeb(Dispatch, Registration):
         self._bind_rest()
         # Anew for each run, since it remembers times of the run's clock.
         self._caps = ConnectionCaps()
-        self._ticker = Ticker()
+        self.ticker = Ticker()
         self._nursery = AppNursery(self.shutdown)
         self._server = Server(self)
         try:
-            async with open_lifetime(
-                self, self._lifespan, self._nursery, self._rooms, self._ticker
-            ):
+            async with open_lifetime(self, self._lifespan, self._nursery, self._rooms, self.ticker):
                 yield
         finally:
             self._nursery = self._server = None

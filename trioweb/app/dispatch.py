@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from trioweb.config import Config
     from trioweb.http.request import Request
     from trioweb.net import ByteStream
+    from trioweb.net.ticker import Ticker
     from trioweb.rooms import Rooms
     from trioweb.routing import Match, Route, Router
     from trioweb.types import Handler
     from trioweb.ws.caps import ConnectionCaps
-    from trioweb.ws.ticker import Ticker
     from trioweb.ws.websocket import Websocket
 
 logger = logging.getLogger("trioweb")
@@ -48,7 +48,7 @@ class Dispatch:
     _rooms: Rooms
     router: Router
     _caps: ConnectionCaps
-    _ticker: Ticker
+    ticker: Ticker
     _middleware: Middleware
     _failures: Failures
     _guards: tuple[Handler, ...]
@@ -100,7 +100,7 @@ class Dispatch:
                     opening=opening,
                     options=options,
                     fanout=self._rooms.fanout,
-                    ticker=self._ticker,
+                    ticker=self.ticker,
                     endpoint=_Endpoint(self, request, route),
                 )
         finally:

@@ -25,9 +25,9 @@ from trioweb.ws.nursery import start_task
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
 
+    from trioweb.net.ticker import Ticker
     from trioweb.rooms import Rooms
     from trioweb.types import Lifespan
-    from trioweb.ws.ticker import Ticker
 
 logger = logging.getLogger("trioweb")
 

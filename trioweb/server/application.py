@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from trioweb.http.request import Request
     from trioweb.http.response import Response
     from trioweb.net.stream import ByteStream
+    from trioweb.net.ticker import Ticker
 
 
 class Application(Protocol):
@@ -17,6 +18,11 @@ class Application(Protocol):
     @property
     def config(self) -> Config:
         """The settings that the server reads once for each connection."""
+        ...
+
+    @property
+    def ticker(self) -> Ticker:
+        """Minds the deadlines of sessions; its loop runs as long as connections are served."""
         ...
 
     async def handle(self, request: Request) -> Response:

@@ -1,14 +1,10 @@
 """One connection: requests in, responses out, until an upgrade or the end.
 
-Theory of operation. A session is one task. Its cancel scope's deadline is moved from phase to
-phase, since a scope for each request would cost more than reading it. When the deadline passes,
-the phase tells what it means: silence between requests is closed without a word, a request that
-does not arrive is a 408, a handler that does not answer is a 503, a peer that does not take its
-answer is dropped. Draining moves the deadline too: no phase may set it beyond ``hard_deadline``.
-
-Moving a deadline costs 3 µs, so an idle session leaves it where the last handler's was, as long
-as that comes before the end of its own time. When it passes, a new scope takes over: all that an
-idle session has is what it has read, and the parser keeps that.
+Theory of operation. A session is one task with one cancel scope and one deadline, which moves from
+phase to phase. When it passes, the phase tells what it means: silence between requests is closed
+without a word, a request that does not arrive is a 408, a handler that does not answer is a 503,
+a peer that does not take its answer is dropped. Draining moves the deadline too: no phase may set
+it beyond ``hard_deadline``. The application's ticker minds it, so that a request needs no timer.
 
 A response goes out as prebuilt bytes with one ``try_send`` where that takes it.
 """
@@ -27,6 +23,7 @@ from trioweb.http.http1 import RequestHead, RequestParser
 from trioweb.http.request import Request
 from trioweb.http.response import Response, encode_head, error_response, has_no_body, text
 from trioweb.net.linger import LINGER_SECONDS, linger
+from trioweb.net.ticker import Alarm
 from trioweb.server.access import log_request
 
 if TYPE_CHECKING:
@@ -93,8 +90,9 @@ class Session:
         self._hard_deadline = hard_deadline
         self._draining = hard_deadline != math.inf
         self._scope = trio.CancelScope()
+        self._alarm = Alarm(app.ticker, self)
+        self._deadline = math.inf
         self._phase = Phase.IDLE
-        self._idle_deadline = math.inf
         self._parser = RequestParser(config.REQUEST_MAX_HEADER_SIZE, config.REQUEST_MAX_SIZE)
         self._request: Request | None = None
         self._started = 0.0
@@ -111,22 +109,24 @@ class Session:
         """End when the request in progress is answered; at once when there is none."""
         self._draining = True
         self._hard_deadline = min(self._hard_deadline, hard_deadline)
-        self._scope.deadline = min(self._scope.deadline, self._hard_deadline)
+        self._set_deadline(self._deadline)
         if self._phase is Phase.IDLE:
             self._scope.cancel()
 
     def _enter(self, phase: Phase, timeout: float) -> None:
         self._phase = phase
-        self._scope.deadline = min(trio.current_time() + timeout, self._hard_deadline)
+        self._set_deadline(trio.current_time() + timeout)
 
-    @property
-    def _may_stay_idle(self) -> bool:
-        """Whether it was an earlier deadline than that of the idle session which has passed."""
-        return (
-            self._phase is Phase.IDLE
-            and not self._draining
-            and (trio.current_time() < self._idle_deadline or self._parser.has_partial_head)
-        )
+    def _set_deadline(self, deadline: float) -> None:
+        self._deadline = min(deadline, self._hard_deadline)
+        self._alarm.set_by(self._deadline)
+
+    def wake(self) -> None:
+        """The ticker's: a deadline has passed, or one that has been moved since."""
+        if trio.current_time() < self._deadline:
+            self._alarm.set_by(self._deadline)
+        else:
+            self._scope.cancel(reason=f"the session's time is over, in phase {self._phase.name}")
 
     async def run(self) -> None:
         """Serve until the connection ends.
@@ -134,13 +134,10 @@ class Session:
         Raises nothing but what ends the process: a session never hurts another.
         """
         try:
-            # A new connection that says nothing is held no longer than a slow request.
-            self._idle_deadline = trio.current_time() + self._config.REQUEST_TIMEOUT
             with self._scope:
+                # A new connection that says nothing is held no longer than a slow request.
+                self._enter(Phase.IDLE, self._config.REQUEST_TIMEOUT)
                 await self._serve_requests()
-            while self._scope.cancelled_caught and self._may_stay_idle:
-                with trio.CancelScope() as self._scope:
-                    await self._serve_requests()
             if self._scope.cancelled_caught:
                 await self._answer_timeout()
         except (trio.BrokenResourceError, trio.ClosedResourceError, _Hangup):
@@ -148,6 +145,7 @@ class Session:
         except Exception:
             logger.exception("the session with %s crashed", self._stream.peer)
         finally:
+            self._alarm.stop()
             if not self._is_closed:
                 # Shielded, so that a cancellation does not stand in for what ends the process.
                 with trio.move_on_after(LINGER_SECONDS, shield=True):
@@ -180,19 +178,15 @@ class Session:
         elif self._draining:
             await self._linger()
             return None
-        else:
-            if self._phase is not Phase.IDLE:
-                self._phase = Phase.IDLE
-                self._idle_deadline = trio.current_time() + self._config.KEEP_ALIVE_TIMEOUT
-            if self._idle_deadline < self._scope.deadline:
-                self._scope.deadline = self._idle_deadline
+        elif self._phase is not Phase.IDLE:
+            self._enter(Phase.IDLE, self._config.KEEP_ALIVE_TIMEOUT)
         while True:
             data = await self._stream.receive_some(READ_SIZE)
             if not data:
                 return None
             parser.receive(data)
             if self._phase is Phase.IDLE:
-                # The deadline may have passed in this very turn: a handler needs a new scope.
+                # Time may be over in this very turn: no handler shall begin to be cut off.
                 await trio.lowlevel.checkpoint_if_cancelled()
             head = parser.next_head()
             if head is not None:
@@ -206,7 +200,7 @@ class Session:
         """Answer one request; True when the connection can take another."""
         self._phase = Phase.HANDLING
         now = self._started = trio.current_time()
-        self._scope.deadline = min(now + self._config.RESPONSE_TIMEOUT, self._hard_deadline)
+        self._set_deadline(now + self._config.RESPONSE_TIMEOUT)
         stream = self._stream
         request = self._request = Request(
             head.method,
@@ -271,12 +265,12 @@ class Session:
         if self._expects_continue:
             self._expects_continue = False
             await self._send(CONTINUE)
-        deadline, phase = self._scope.deadline, self._phase
+        deadline, phase = self._deadline, self._phase
         if self._progress == 0 or self._progress >= BODY_PROGRESS:
             self._progress = 0
             self._body_deadline = trio.current_time() + self._config.REQUEST_TIMEOUT
         self._phase = Phase.BODY
-        self._scope.deadline = min(self._body_deadline, self._hard_deadline)
+        self._set_deadline(self._body_deadline)
         try:
             while chunk is None:
                 data = await self._stream.receive_some(READ_SIZE)
@@ -286,7 +280,8 @@ class Session:
         except trio.Cancelled:
             raise  # the phase stays: it tells what the deadline meant
         except BaseException:
-            self._phase, self._scope.deadline = phase, deadline
+            self._phase = phase
+            self._set_deadline(deadline)
             raise
         # The handler's own time starts anew with each piece that it had to wait for.
         # A response that is made of the body has no such limit.

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from trioweb.http.headers import HeaderSource
     from trioweb.net.stream import ByteStream
+    from trioweb.net.ticker import Ticker
     from trioweb.ws.deflate import DeflateStream
     from trioweb.ws.ending import Owner
     from trioweb.ws.extensions import Agreement
@@ -51,7 +52,6 @@ if TYPE_CHECKING:
     from trioweb.ws.outbox import LazyFrame
     from trioweb.ws.prepared import PreparedMessage
     from trioweb.ws.queue import Marker
-    from trioweb.ws.ticker import Ticker
 
 logger = logging.getLogger("trioweb")
 

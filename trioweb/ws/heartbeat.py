@@ -20,15 +20,15 @@ from typing import TYPE_CHECKING
 import trio
 
 from trioweb.errors import PingTimeout, SlowConsumer
+from trioweb.net.ticker import Alarm
 from trioweb.ws.encoding import PING, encode_frame
 from trioweb.ws.milestone import Milestone
-from trioweb.ws.ticker import Alarm
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
+    from trioweb.net.ticker import Ticker
     from trioweb.ws.connection import Connection
-    from trioweb.ws.ticker import Ticker
 
 # "Where the kernel can't be asked": ten stall timeouts without reading are the end.
 UNKNOWN_LIVENESS_FACTOR = 10

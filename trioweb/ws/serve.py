@@ -43,11 +43,11 @@ if TYPE_CHECKING:
     from trioweb.http.headers import HeaderSource
     from trioweb.http.request import Request
     from trioweb.net.stream import ByteStream
+    from trioweb.net.ticker import Ticker
     from trioweb.types import Compression
     from trioweb.ws.extensions import Agreement
     from trioweb.ws.fanout import Fanout
     from trioweb.ws.options import ConnectionOptions
-    from trioweb.ws.ticker import Ticker
 
 logger = logging.getLogger("trioweb")
 access_logger = logging.getLogger("trioweb.access")

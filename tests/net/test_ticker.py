@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from trioweb.ws.ticker import RINGS_AT_ONCE, STALE_AT_LEAST, Alarm, Ticker
+from trioweb.net.ticker import RINGS_AT_ONCE, STALE_AT_LEAST, Alarm, Ticker
 
 if TYPE_CHECKING:
     from trio.testing import MockClock

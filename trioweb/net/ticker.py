@@ -1,6 +1,6 @@
-"""Wakes connections at their deadlines: one task for all those of an application.
+"""Wakes sessions and WebSockets at their deadlines: one task for all those of an application.
 
-Theory of operation. Each connection has an alarm, which waits in a heap for its time. Traffic moves
+Theory of operation. Each of them has an alarm, which waits in a heap for its time. Traffic moves
 deadlines later without a word to the ticker: who is woken too early looks, and sets the alarm anew.
 One that is set earlier waits in the heap twice, and the second time means nothing; neither does the
 time of a connection that has ended. So a connection costs no task and no timer of its own.
