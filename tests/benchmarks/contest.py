@@ -140,7 +140,7 @@ class Contest:
         with ExitStack() as stack:
             for peer in peers:
                 port = self._servers[peer.name].port
-                load = Load(self._program, workload, port, self._processors.load)
+                load = Load(self._program, workload, port, self._processors)
                 loads[peer.name] = stack.enter_context(load)
                 with self._failing(workload, peer, loads):
                     if workload.mode is not Mode.HTTP:
@@ -213,13 +213,13 @@ class Contest:
         """Take a server of its own: one that has served has memory to give again."""
         few = Workload("", "", workload.mode, _WARM_UP_CONNECTIONS, size=workload.size)
         with Server(peer, self._processors.server) as server:
-            with Load(self._program, few, server.port, self._processors.load) as load:
+            with Load(self._program, few, server.port, self._processors) as load:
                 load.open()
                 load.run(0)
                 load.close()
             time.sleep(_SETTLING)
             before = server.memory()
-            with Load(self._program, workload, server.port, self._processors.load) as load:
+            with Load(self._program, workload, server.port, self._processors) as load:
                 load.open()
                 # An exchange of each: so its handler is in its loop, and has all that it needs.
                 load.run(0)

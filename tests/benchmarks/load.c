@@ -17,6 +17,8 @@
  *                one; answers when all have ended: messages, bytes of payload, connections that
  *                ended without the server's Close, seconds, own CPU
  *   close        close all
+ * With -s it never sleeps between `run` and its answer: whoever wakes another process pays for it,
+ * which would be the server, and no network charges that. Its own CPU is without what it waits.
  * Between commands pings are answered. The end of stdin ends the process; whatever isn't as it
  * should be ends it as well, with a line on stderr and exit code 1.
  */
@@ -102,6 +104,8 @@ static int running;
 static unsigned in_flight; /* exchanges; of a broadcast, deliveries; of `open`, handshakes */
 static unsigned broadcasts;
 static uint64_t messages, payload_bytes, unclean;
+static int spinning;  /* whether to wait awake in `run` */
+static double waited; /* CPU of that */
 
 static void fail(const char *format, ...) {
     va_list arguments;
@@ -437,10 +441,22 @@ static void read_some(struct connection *connection) {
 
 static char command[64];
 
+static int wait_awake(struct epoll_event *events, int timeout) {
+    int ready = epoll_wait(poll_fd, events, EVENTS, 0);
+    if (ready) return ready;
+    double cpu = seconds_of(CLOCK_PROCESS_CPUTIME_ID);
+    double end = seconds_of(CLOCK_MONOTONIC) + timeout / 1e3;
+    while (!ready && seconds_of(CLOCK_MONOTONIC) < end)
+        ready = epoll_wait(poll_fd, events, EVENTS, 0);
+    waited += seconds_of(CLOCK_PROCESS_CPUTIME_ID) - cpu;
+    return ready;
+}
+
 /* Waits for events and handles them; returns whether a command has come. */
 static int handle_events(int timeout) {
     static struct epoll_event events[EVENTS];
-    int ready = epoll_wait(poll_fd, events, EVENTS, timeout);
+    int ready = running && spinning ? wait_awake(events, timeout)
+                                    : epoll_wait(poll_fd, events, EVENTS, timeout);
     int commanded = 0;
     if (ready == 0) fail("stalled: %u of the answers don't come", in_flight);
     for (int i = 0; i < ready; i++) {
@@ -472,6 +488,7 @@ static void open_all(void) {
 static void run(double duration) {
     double began = seconds_of(CLOCK_MONOTONIC), cpu = seconds_of(CLOCK_PROCESS_CPUTIME_ID);
     messages = payload_bytes = unclean = 0;
+    waited = 0;
     deadline = began + duration;
     running = 1;
     for (unsigned i = 0; i < (mode == BROADCAST ? 1 : count); i++) begin_exchange(&connections[i]);
@@ -479,7 +496,8 @@ static void run(double duration) {
     running = 0;
     printf("%llu %llu %llu %.9f %.9f\n", (unsigned long long)messages,
            (unsigned long long)payload_bytes, (unsigned long long)unclean,
-           seconds_of(CLOCK_MONOTONIC) - began, seconds_of(CLOCK_PROCESS_CPUTIME_ID) - cpu);
+           seconds_of(CLOCK_MONOTONIC) - began,
+           seconds_of(CLOCK_PROCESS_CPUTIME_ID) - cpu - waited);
 }
 
 static void close_all(void) {
@@ -541,13 +559,14 @@ static void read_frames(const char *path) {
 static void usage(void) {
     fail("load -m echo|broadcast|connect|http -p PORT -n CONNECTIONS -r FILE  of a request\n"
          "     [-d DEPTH] [-f FILE]  of frames, each behind its size\n"
-         "     [-o OPCODE] [-l LENGTH] [-z]  of answers; -z: they are compressed");
+         "     [-o OPCODE] [-l LENGTH] [-z]  of answers; -z: they are compressed\n"
+         "     [-s]  wait awake");
 }
 
 int main(int argc, char **argv) {
     int option;
     const char *frames_path = NULL;
-    while ((option = getopt(argc, argv, "m:p:n:d:r:f:o:l:z")) != -1) {
+    while ((option = getopt(argc, argv, "m:p:n:d:r:f:o:l:zs")) != -1) {
         switch (option) {
         case 'm':
             while (strcmp(MODES[mode], optarg) != 0)
@@ -561,6 +580,7 @@ int main(int argc, char **argv) {
         case 'o': opcode = (unsigned)atoi(optarg); break;
         case 'l': answer_size = strtoull(optarg, NULL, 10); break;
         case 'z': compressed = 1; break;
+        case 's': spinning = 1; break;
         default: usage();
         }
     }

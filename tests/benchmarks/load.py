@@ -15,6 +15,7 @@ from tests.benchmarks.workloads import Mode
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from tests.benchmarks.machine import Processors
     from tests.benchmarks.workloads import Workload
 
 _SOURCE = Path(__file__).with_name("load.c")
@@ -85,22 +86,27 @@ class Load:
         program: what ``build_load`` has built.
         workload: what to do.
         port: to whom.
-        processors: which it may use.
+        processors: which it may use, and whether they are its own: then it never sleeps while it
+            is measured, since the server would pay for waking it.
     """
 
     def __init__(
-        self, program: Path, workload: Workload, port: int, processors: frozenset[int]
+        self, program: Path, workload: Workload, port: int, processors: Processors
     ) -> None:
         self._files = tempfile.TemporaryDirectory()
         self._process = subprocess.Popen(
-            [program, *_arguments(workload, port, Path(self._files.name))],
+            [
+                program,
+                *_arguments(workload, port, Path(self._files.name)),
+                *(["-s"] if processors.are_apart else []),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             bufsize=1,
         )
-        os.sched_setaffinity(self._process.pid, processors)
+        os.sched_setaffinity(self._process.pid, processors.load)
 
     def __enter__(self) -> Self:
         return self

@@ -75,7 +75,7 @@ class Counted:
         """Let the load do a workload."""
         async with trio.open_nursery() as nursery:
             addresses = await nursery.start(self.app.serve, "127.0.0.1", 0)
-            port, processors = addresses[0][1], choose_processors().load
+            port, processors = addresses[0][1], choose_processors()
             with Load(program, workload, port, processors) as load:
                 if workload.mode is not Mode.CONNECT:
                     await trio.to_thread.run_sync(load.open)
