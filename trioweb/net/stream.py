@@ -212,8 +212,10 @@ class SocketStream:
 
     def wait_readable(self) -> Awaitable[None]:
         """Wait until the kernel holds something, the stream's end included."""
-        self._check_open()
-        return trio.lowlevel.wait_readable(self._sock.fileno())  # noqa: ASYNC105 - the caller does
+        descriptor = self._sock.fileno()
+        if descriptor < 0:
+            raise trio.ClosedResourceError("this stream was already closed")
+        return trio.lowlevel.wait_readable(descriptor)  # noqa: ASYNC105 - the caller does
 
     def interrupt(self) -> None:
         """Let ``wait_readable`` raise."""

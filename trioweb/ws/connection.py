@@ -271,7 +271,8 @@ class Connection(Ending):
         if not self.accepted:
             self.check_accepted()
         inbox.check_reader()
-        if self._decoder.waiting or not inbox.is_empty:
+        is_empty = not self._decoder.waiting and inbox.is_empty
+        if not is_empty:
             budget = self._budget
             budget.left -= 1
             if budget.left > 0:
@@ -286,9 +287,9 @@ class Connection(Ending):
                 return message
         inbox.is_claimed = True
         try:
-            if self._decoder.failure is not None:
+            if not is_empty:
                 await self._fail_if_broken()
-            inbox.raise_if_ended()
+                inbox.raise_if_ended()
             received: str | bytes = await self.receiver.wait_for(inbox.take)
         except WebsocketClosed:
             if not iterating:

@@ -103,7 +103,11 @@ class Inbox:
         """Whether who receives now has to wait: there is nothing to take, to look at or to tell."""
         decoder = self._decoder
         return not (
-            decoder.waiting or decoder.buffered or decoder.is_mid_message or self._ended is not None
+            decoder.buffered
+            or decoder.waiting
+            or decoder.is_mid_message
+            or decoder.failure is not None
+            or self._ended is not None
         )
 
     @property
