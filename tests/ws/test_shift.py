@@ -44,7 +44,8 @@ async def test_the_handler_reads_while_it_waits(bench: Bench) -> None:
 
     async def handler(ws: Websocket) -> None:
         while await ws.recv():
-            resting.append(ws._connection.receiver.writes_what_is_left)
+            shift = ws._connection.outbox.shift
+            resting.append(shift is not None and shift.is_resting)
 
     async with bench.connect(handler) as peer:
         for _ in range(3):

@@ -159,23 +159,21 @@ class Connection(Ending):
             await budget.pause()
         if not self.open:
             raise self._send_error()
-        if outbox.has_room:
-            deflater = self._deflater
-            frame = (
-                encode_frame(opcode, payload) if deflater is None else self._frame(opcode, payload)
-            )
-            if self._decoder.waiting:
-                outbox.put(frame, gather=True, wake=not self.receiver.writes_what_is_left)
-            else:
-                outbox.put(frame)
-            if outbox.is_broken:
-                raise self._send_error()
+        frame: LazyFrame
+        deflater = self._deflater
+        if deflater is None:
+            frame = encode_frame(opcode, payload)
+            is_admitted = outbox.put(frame, gather=self._decoder.waiting > 0)
+        elif deflater.takeover and not outbox.has_room:
+            frame, is_admitted = partial(self._frame, opcode, payload), False
         else:
-            lazy: LazyFrame = partial(self._frame, opcode, payload)
-            if self._deflater is None or not self._deflater.takeover:
-                lazy = self._frame(opcode, payload)
-            await outbox.wait_to_put(lazy)
+            frame = self._frame(opcode, payload)
+            is_admitted = outbox.put(frame, gather=self._decoder.waiting > 0)
+        if not is_admitted:
+            await outbox.wait_to_put(frame)
             self._budget.renew()
+        elif outbox.is_broken:
+            raise self._send_error()
         outbox.admitted += 1
 
     def _frame(self, opcode: int, payload: bytes) -> bytes:

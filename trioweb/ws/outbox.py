@@ -104,26 +104,35 @@ class Outbox(FrameWriter):
         size = self._queue.size + self._in_hand
         return size < self._bound and not self._line and self._turn_of is None
 
-    def put(self, frame: bytes, *, gather: bool = False, wake: bool = True) -> None:
-        """Admit a data frame; the caller has looked at ``has_room``.
+    def put(self, frame: bytes, *, gather: bool = False, is_its_turn: bool = False) -> bool:
+        """Admit a data frame if there is room.
 
         Args:
             frame: whole, header included.
             gather: another one is likely to follow at once: let them share a write.
-            wake: let the send task write what was gathered if none follows in this turn; else the
-                caller sees to it that ``write_left`` is called.
+            is_its_turn: it has waited for its place, or needs none.
+
+        Returns:
+            Whether it was admitted.
         """
+        queue = self._queue
+        if not is_its_turn:
+            if self._turn_of is not None or self._line:
+                return False
+            if queue.size + self._in_hand >= self._bound:
+                return False
         if self._is_idle:
             if gather:
-                self._gather(frame, wake=wake)
+                self._gather(frame)
             else:
                 self._write_now(frame)
-            return
-        self._queue.append(frame)
+            return True
+        queue.append(frame)
         if not self._is_left:
             self._queued(len(frame))
         elif not gather:
             self.write_in_turn(trio.current_time())
+        return True
 
     async def wait_to_put(self, frame: LazyFrame) -> None:
         """Wait in line until the frame is admitted.
@@ -182,7 +191,7 @@ class Outbox(FrameWriter):
             Only before the frame is admitted.
         """
         if self.size < self._bound:
-            self.put(frame())
+            self.put(frame(), is_its_turn=True)
         else:
             await self._wait_in(self._turn_line, frame)
 
@@ -379,7 +388,7 @@ class Outbox(FrameWriter):
             if frame is None:
                 self._turn_of = task
             else:
-                self.put(frame if isinstance(frame, bytes) else frame())
+                self.put(frame if isinstance(frame, bytes) else frame(), is_its_turn=True)
             trio.lowlevel.reschedule(task)
 
 

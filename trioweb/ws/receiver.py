@@ -95,6 +95,7 @@ class Receiver:
         self._stream = connection.stream
         self._pollable = connection.stream.as_pollable()
         self._shift = None if self._pollable is None else Shift(self._pollable)
+        connection.outbox.shift = self._shift
         self._decoder = decoder
         self._rate_limit = rate_limit
         self._budget = budget
@@ -118,14 +119,6 @@ class Receiver:
     def is_waiting_for_room(self) -> bool:
         """Whether nothing is read until something is taken, or the handshake accepted."""
         return self._parked is not None
-
-    @property
-    def writes_what_is_left(self) -> bool:
-        """Whether what is left in the outbox while messages wait is written at this turn's end.
-
-        The handler comes back to receive, or the receive task takes over from it.
-        """
-        return self._shift is not None and self._shift.is_resting
 
     async def loop(self) -> None:
         """Read to the end and close the stream."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from trioweb.net.stream import ByteStream
     from trioweb.ws.fanout import Fanout
+    from trioweb.ws.shift import Shift
 
 # One write: what a read takes at most as well. Joining more than this saves no system call.
 WRITE_SIZE = 65536
@@ -51,6 +52,7 @@ class FrameWriter:
         close_written: set when Close is out, or will never be.
         unsent: messages that were admitted and never written: some of those dropped, those
             replaced, and those forgotten when the connection ended.
+        shift: of those who read, if that is not always the receive task.
         progress_at: when the stream last took something, or something last began to wait for it.
         data_taken_at: when it last took something of a data frame.
     """
@@ -77,6 +79,7 @@ class FrameWriter:
         "data_taken_at",
         "is_broken",
         "progress_at",
+        "shift",
         "unsent",
     )
 
@@ -103,6 +106,7 @@ class FrameWriter:
         self._is_writing_data = False
         self._is_idle = True
         self._is_left = False
+        self.shift: Shift | None = None
         self.bytes_sent = 0
         self.is_broken = False
         self.close_written = Milestone()
@@ -164,13 +168,14 @@ class FrameWriter:
 
     # Later
 
-    def _gather(self, frame: bytes, *, wake: bool) -> None:
+    def _gather(self, frame: bytes) -> None:
         """Leave a frame for the idle stream to the next one that is not to be gathered."""
         self._queue.append(frame)
         self._is_idle = False
         self._note_backlog(len(frame))
-        if wake:
+        if self.shift is None or not self.shift.is_resting:
             self._wake()
+        # Otherwise who reads next calls write_left, at the end of this turn at the latest.
         self._is_left = True
 
     def write_left(self) -> None:
