@@ -455,3 +455,38 @@ async def test_accept_while_the_handler_unwinds_is_too_late(
         assert received.count(b"HTTP/1.1") == 1
     else:
         assert received == b""  # nobody is there, or nobody may wait any more
+
+
+async def test_a_client_that_leaves_while_it_is_denied_is_closed(
+    autojump_clock: MockClock,
+) -> None:
+    """In the very turn in which the stream is handed back for the answer."""
+    app = TrioWeb()
+    decided = trio.Event()
+
+    @app.websocket("/ws", accept="manual")
+    async def handler(ws: Websocket) -> None:
+        await decided.wait()
+        await ws.deny()
+
+    async with app.lifetime():
+        for _ in range(20):  # tasks have their turns in any order
+            decided = trio.Event()
+            client, server = link_pair()
+
+            async def leave(client: Link = client, decided: trio.Event = decided) -> None:
+                await decided.wait()
+                await client.send_eof()
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(app.serve_stream, server)
+                await client.send_all(HANDSHAKE % b"/ws")
+                await trio.sleep(0.01)
+                nursery.start_soon(leave)
+                await trio.sleep(0.01)
+                decided.set()
+                with trio.fail_after(5):
+                    while await client.receive_some(1000):
+                        pass
+            with pytest.raises(trio.ClosedResourceError):
+                server.try_receive(1)

@@ -143,7 +143,9 @@ class Receiver:
         finally:
             connection.stop_sending()
             try:
-                if not (is_closed or self._is_handed_back):
+                # Handed back to nobody, if the client was found gone in that very turn.
+                is_ours = connection.client_left or not self._is_handed_back
+                if is_ours and not is_closed:
                     with trio.move_on_after(HURRY_SECONDS, shield=True):
                         await self._stream.aclose()
             finally:
