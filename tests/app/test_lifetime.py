@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
-from trio.testing import memory_stream_pair
+from trio.testing import memory_stream_pair, wait_all_tasks_blocked
 
 from trioweb.app import TrioWeb
+from trioweb.testing import link_pair
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -177,3 +178,19 @@ async def test_listeners_are_closed_when_the_lifespan_fails() -> None:
     with pytest.raises(OSError, match="no database"):
         await TrioWeb(lifespan=lifespan).serve(listeners=[listener])
     assert listener.fileno() == -1
+
+
+async def test_connections_outside_a_lifetime_share_one_to_the_last(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """The first one's end takes the deadlines of the others not away."""
+    app = TrioWeb()
+    ours, theirs = zip(*(link_pair() for _ in range(2)), strict=True)
+    async with trio.open_nursery() as nursery:
+        for stream in ours:
+            nursery.start_soon(app.serve_stream, stream)
+            await wait_all_tasks_blocked()
+        await theirs[0].aclose()
+        began = trio.current_time()
+        assert not await theirs[1].receive_some(1)
+        assert trio.current_time() - began == app.config.REQUEST_TIMEOUT

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 from typing import TYPE_CHECKING
 
 import pytest
@@ -180,3 +181,16 @@ def test_what_would_split_a_response_is_refused(headers: dict[str, str]) -> None
         encode_head(text("x", headers=headers))
     with pytest.raises(ValueError, match="content_type"):
         encode_head(Response(b"", content_type="a\r\nb: c"))
+
+
+def test_content_types_that_are_equal_and_read_otherwise_are_not_mixed_up() -> None:
+    """An enum's member that is a str is as equal to it as it can be, but not written like it."""
+
+    class Kind(str, enum.Enum):  # noqa: UP042 - a StrEnum is written like its value
+        JSON = "application/x-equal"
+
+    odd = encode_head(Response(b"", content_type=Kind.JSON))
+    assert b"Content-Type: application/x-equal\r\n" in encode_head(
+        Response(b"", content_type="application/x-equal")
+    )
+    assert b"Kind.JSON" in odd

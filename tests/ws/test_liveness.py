@@ -662,3 +662,28 @@ async def test_pings_to_a_peer_that_reads_nothing_wait_for_room(
         assert 100 < pings < 300
         await trio.sleep(100)
         assert pings < 300
+
+
+async def test_taking_gathered_answers_is_life(autojump_clock: Clock) -> None:
+    """Also if they are the first that the socket did not take at once."""
+    ended: list[Any] = []
+
+    async def handler(ws: Websocket) -> None:
+        assert await ws.recv() == "warm"
+        for _ in range(2):
+            await ws.recv()
+            await ws.send(bytes(60_000))
+        await note_end(ws, ended)
+
+    options: dict[str, Any] = {"ping_interval": 20.0, "ping_timeout": 20.0, "stall_timeout": 30.0}
+    async with Bench("link").connect(handler, send_queue_bytes=1 << 20, **options) as peer:
+        assert isinstance(peer.stream, Link)
+        await peer.send("warm")
+        await wait_all_tasks_blocked()
+        began = trio.current_time()
+        await peer.send("a", "b")
+        while not ended:
+            peer.stream.try_receive(500)
+            await trio.sleep(1)
+    # Life for as long as the stall timeout after its last word, then the ping's time runs.
+    assert ended[0][0] - began == pytest.approx(71, abs=1)

@@ -265,7 +265,8 @@ class TrioWeb(Dispatch, Registration):
     async def serve_stream(self, stream: trio.abc.Stream | ByteStream) -> None:
         """Serve one connection on any stream, to its end; the stream is closed then.
 
-        Outside of ``lifetime`` it enters it for this one connection.
+        Outside of ``lifetime`` it enters it, for this connection and those that begin meanwhile:
+        it returns when all of them have ended.
 
         Cancellation:
             Ends at once, as ``serve``.
@@ -274,6 +275,8 @@ class TrioWeb(Dispatch, Registration):
         if server is None:
             async with self.lifetime():
                 await self.serve_stream(stream)
+                assert self._server is not None
+                await self._server.wait_idle()
             return
         await server.serve_stream(as_byte_stream(stream))
 

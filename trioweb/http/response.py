@@ -289,7 +289,7 @@ def encode_head(
 
 
 # An application has few of them, but may compute types without end.
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=256, typed=True)
 def _start(status: int, content_type: str | None) -> bytes:
     """The status line and Content-Type, which are checked and written once for many responses."""
     line = _status_line(status)

@@ -44,6 +44,7 @@ class Server:
     def __init__(self, app: Application) -> None:
         self._app = app
         self._sessions: set[Session] = set()
+        self._is_idle = trio.Event()
         self._accepting: set[trio.CancelScope] = set()
         self._hard_deadline = math.inf
         self._draining = False
@@ -150,6 +151,14 @@ class Server:
             raise
         finally:
             self._sessions.discard(session)
+            if not self._sessions:
+                self._is_idle.set()
+
+    async def wait_idle(self) -> None:
+        """Wait until no connection is open."""
+        while self._sessions:
+            self._is_idle = trio.Event()
+            await self._is_idle.wait()
 
     def shutdown(self, timeout: float | None = None) -> None:
         """Begin to drain; a second call can only hasten it.

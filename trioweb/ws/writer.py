@@ -224,6 +224,7 @@ class FrameWriter:
             written += taken
             self._in_hand -= taken
             if taken < len(chunk):
+                self._is_writing_data = True
                 self._partial = chunk[taken:]
                 self.progress_at = now
                 self._wake()
