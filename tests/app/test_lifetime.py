@@ -194,3 +194,39 @@ async def test_connections_outside_a_lifetime_share_one_to_the_last(
         began = trio.current_time()
         assert not await theirs[1].receive_some(1)
         assert trio.current_time() - began == app.config.REQUEST_TIMEOUT
+
+
+async def test_what_outlives_the_lifetime_is_ended(autojump_clock: trio.testing.MockClock) -> None:
+    """Nobody minds its deadlines any more: a silent connection would stay for ever."""
+    app = TrioWeb()
+    ours, theirs = link_pair()
+    with trio.fail_after(app.config.REQUEST_TIMEOUT):
+        async with trio.open_nursery() as nursery:
+            async with app.lifetime():
+                nursery.start_soon(app.serve_stream, ours)
+                await wait_all_tasks_blocked()
+    assert not await theirs.receive_some(1)
+
+
+async def test_a_lifespan_may_serve_connections_itself(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """With all their deadlines, at its start and at its end."""
+    ended: list[float] = []
+
+    async def serve_silent(app: TrioWeb) -> None:
+        began = trio.current_time()
+        await app.serve_stream(link_pair()[0])
+        ended.append(trio.current_time() - began)
+
+    @asynccontextmanager
+    async def lifespan(app: TrioWeb) -> AsyncGenerator[None, None]:
+        await serve_silent(app)
+        yield
+        await serve_silent(app)
+
+    app = TrioWeb(lifespan=lifespan)
+    with trio.fail_after(10 * app.config.REQUEST_TIMEOUT):
+        async with app.lifetime():
+            pass
+    assert ended == [app.config.REQUEST_TIMEOUT] * 2

@@ -25,11 +25,15 @@ class Sleeper:
         self.alarm = Alarm(ticker, self)
         self.later = list(later)
         self.woken: list[float] = []
+        self.abandoned = 0
 
     def wake(self) -> None:
         self.woken.append(trio.current_time())
         if self.later:
             self.alarm.set_by(self.later.pop(0))
+
+    def abandon(self) -> None:
+        self.abandoned += 1
 
 
 async def test_each_is_woken_at_its_time(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
@@ -112,3 +116,20 @@ async def test_very_many_at_once_let_others_have_their_turns(nursery: trio.Nurse
         await trio.lowlevel.checkpoint()
     # Two tasks take their turns in any order.
     assert max(after - before for before, after in pairwise(seen)) <= 2 * RINGS_AT_ONCE
+
+
+async def test_who_still_waits_when_it_ends_is_told() -> None:
+    """Once, and not who has stopped, nor who waits for nothing."""
+    ticker = Ticker()
+    waits, stopped, idle = (Sleeper(ticker) for _ in range(3))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ticker.loop)
+        for at in (1e9, 1e8):
+            waits.alarm.set_by(at)
+            stopped.alarm.set_by(at)
+        stopped.alarm.stop()
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert [sleeper.abandoned for sleeper in (waits, stopped, idle)] == [1, 0, 0]
+    waits.alarm.set_by(0)
+    assert not len(ticker)

@@ -137,13 +137,16 @@ async def open_lifetime(
     try:
         async with trio.open_nursery() as holder:
             await holder.start(nursery.hold)
+            ticking = HeldNursery()  # around the lifespan, which may serve connections itself
+            await holder.start(ticking.hold)
+            assert ticking.nursery is not None
+            ticking.nursery.start_soon(ticker.loop)
             try:
                 async with _enter(app, lifespan):
                     running = HeldNursery()
                     try:
                         await holder.start(running.hold)
                         assert running.nursery is not None
-                        running.nursery.start_soon(ticker.loop)
                         await running.nursery.start(rooms.run)
                         yield
                     finally:
@@ -153,6 +156,7 @@ async def open_lifetime(
                 error = exc
             finally:
                 await nursery.aclose()
+                await ticking.aclose()
     except BaseExceptionGroup as group:
         # Only what must go through comes this way: KeyboardInterrupt in a task, and Cancelled,
         # which says less than what the block has raised.

@@ -28,6 +28,9 @@ class Sleeper(Protocol):
     def wake(self) -> None:
         """The time has come for which the alarm was set; it is not set any more."""
 
+    def abandon(self) -> None:
+        """The ticker has ended: nobody will be woken any more. Never to raise."""
+
 
 class Alarm:
     """What a connection has at the ticker.
@@ -57,6 +60,12 @@ class Alarm:
         self.at = math.inf
         if self._sleeper is not None:
             self._sleeper.wake()
+
+    def abandon(self) -> None:
+        """It will never ring, though it should have."""
+        sleeper, self._sleeper = self._sleeper, None
+        if sleeper is not None and self.at < math.inf:
+            sleeper.abandon()
 
     def stop(self) -> None:
         """Never ring again, and hold nobody."""
@@ -107,6 +116,9 @@ class Ticker:
                 self._ring(trio.current_time())
         finally:
             self._scope = None
+            heap, self._heap = self._heap, []
+            for _, _, alarm in heap:
+                alarm.abandon()
 
     def _nearest(self) -> float:
         """The next time at which somebody is to be woken; what means nothing wakes nobody."""

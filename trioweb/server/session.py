@@ -128,6 +128,11 @@ class Session:
         else:
             self._scope.cancel(reason=f"the session's time is over, in phase {self._phase.name}")
 
+    def abandon(self) -> None:
+        """The ticker's: it has ended, and with it the application."""
+        self._hard_deadline = trio.current_time()
+        self._scope.cancel(reason="the application has ended")
+
     async def run(self) -> None:
         """Serve until the connection ends.
 
@@ -185,9 +190,8 @@ class Session:
             if not data:
                 return None
             parser.receive(data)
-            if self._phase is Phase.IDLE:
-                # Time may be over in this very turn: no handler shall begin to be cut off.
-                await trio.lowlevel.checkpoint_if_cancelled()
+            # Time may be over in this very turn: no handler shall begin to be cut off.
+            await trio.lowlevel.checkpoint_if_cancelled()
             head = parser.next_head()
             if head is not None:
                 return head
@@ -274,6 +278,7 @@ class Session:
         try:
             while chunk is None:
                 data = await self._stream.receive_some(READ_SIZE)
+                await trio.lowlevel.checkpoint_if_cancelled()  # while the phase tells why
                 self._progress += len(data)
                 parser.receive(data)
                 chunk = parser.next_chunk()

@@ -170,6 +170,10 @@ class Heartbeat:
         except Exception as error:
             self._connection.crash(error)
 
+    def abandon(self) -> None:
+        """The application has ended, and nobody minds the deadlines any more."""
+        self._connection.hurry()
+
     def rearm(self) -> None:
         """A deadline may have come nearer."""
         self._alarm.set_by(self._next_deadline())
