@@ -6,10 +6,12 @@ import logging
 from typing import Any
 
 import pytest
+import trio
 
 from trioweb.app import TrioWeb
 from trioweb.errors import ConfigError, RouteError, Unauthorized
 from trioweb.http import Headers, Request, Response
+from trioweb.testing import link_pair
 
 
 async def ask(app: TrioWeb, target: str = "/", method: str = "GET", **headers: str) -> Response:
@@ -209,3 +211,34 @@ async def test_annotation_known_by_the_start() -> None:
         assert (await ask(app, "/?late=x")).body == b"x"
     finally:
         del globals()["Late"]
+
+
+@pytest.mark.parametrize(
+    ("first", "rest"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: a\r\n", b"\r\n"),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n", b"zz"),
+    ],
+)
+async def test_what_comes_when_its_time_is_over_comes_too_late(
+    autojump_clock: trio.testing.MockClock, first: bytes, rest: bytes
+) -> None:
+    """In the very turn: it is a 408 then, and no handler's that would be cut off."""
+    app = TrioWeb(config={"REQUEST_TIMEOUT": 5.0, "RESPONSE_TIMEOUT": 5.0})
+
+    @app.route("/", methods=["GET", "POST"])
+    async def handler(request: Request) -> str:
+        await request.body()
+        await trio.sleep(0.1)
+        return "in time"
+
+    async with app.lifetime():
+        for _ in range(20):  # tasks have their turns in any order
+            ours, theirs = link_pair()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(app.serve_stream, ours)
+                await theirs.send_all(first)
+                await trio.sleep(5)
+                assert theirs.try_send(rest)
+                assert (await theirs.receive_some(65536)).startswith(b"HTTP/1.1 408 ")
+                await theirs.aclose()

@@ -201,10 +201,9 @@ async def test_what_outlives_the_lifetime_is_ended(autojump_clock: trio.testing.
     app = TrioWeb()
     ours, theirs = link_pair()
     with trio.fail_after(app.config.REQUEST_TIMEOUT):
-        async with trio.open_nursery() as nursery:
-            async with app.lifetime():
-                nursery.start_soon(app.serve_stream, ours)
-                await wait_all_tasks_blocked()
+        async with trio.open_nursery() as nursery, app.lifetime():
+            nursery.start_soon(app.serve_stream, ours)
+            await wait_all_tasks_blocked()
     assert not await theirs.receive_some(1)
 
 
