@@ -130,6 +130,7 @@ async def test_who_still_waits_when_it_ends_is_told() -> None:
         stopped.alarm.stop()
         await wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
+    ticker.abandon()
     assert [sleeper.abandoned for sleeper in (waits, stopped, idle)] == [1, 0, 0]
     waits.alarm.set_by(0)
     assert not len(ticker)

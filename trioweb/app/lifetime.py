@@ -152,6 +152,8 @@ async def open_lifetime(
                     finally:
                         await nursery.aclose()
                         await running.aclose()
+                # Who is still served would be so without a deadline.
+                ticker.abandon()
             except BaseException as exc:
                 error = exc
             finally:

@@ -29,7 +29,7 @@ class Sleeper(Protocol):
         """The time has come for which the alarm was set; it is not set any more."""
 
     def abandon(self) -> None:
-        """The ticker has ended: nobody will be woken any more. Never to raise."""
+        """The application has ended, and nobody will be woken any more; never to raise."""
 
 
 class Alarm:
@@ -116,9 +116,12 @@ class Ticker:
                 self._ring(trio.current_time())
         finally:
             self._scope = None
-            heap, self._heap = self._heap, []
-            for _, _, alarm in heap:
-                alarm.abandon()
+
+    def abandon(self) -> None:
+        """Tell those who still wait that nobody will wake them any more."""
+        heap, self._heap = self._heap, []
+        for _, _, alarm in heap:
+            alarm.abandon()
 
     def _nearest(self) -> float:
         """The next time at which somebody is to be woken; what means nothing wakes nobody."""
