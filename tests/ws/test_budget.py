@@ -29,11 +29,13 @@ class Progress:
     def __init__(self, measure: Callable[[], int]) -> None:
         self._measure = measure
         self.largest = 0
+        self.turns = 0
 
     async def loop(self) -> None:
         before = self._measure()
         while True:
             await trio.lowlevel.checkpoint()
+            self.turns += 1
             now = self._measure()
             self.largest = max(self.largest, now - before)
             before = now
@@ -156,3 +158,52 @@ async def test_of_the_pings_of_one_read_the_sixteen_newest_are_answered(memory: 
             pongs.append(bytes(event.payload))
         assert isinstance(event, events.CloseConnection)
     assert pongs == [b"%03d" % n for n in range(984, 1000)]
+
+
+async def test_a_loop_over_small_messages_yields_now_and_then_only(memory: Bench) -> None:
+    """After 64 operations, as a yield costs more than one of them; also after the first time."""
+    memory.buffer = READ
+    taken = 0
+    progress = Progress(lambda: taken)
+
+    async def handler(ws: Websocket) -> None:
+        nonlocal taken
+        await wait_all_tasks_blocked(0.01)
+        ws.nursery.start_soon(progress.loop)
+        await trio.lowlevel.checkpoint()
+        while taken < 640:
+            await ws.recv()
+            taken += 1
+
+    async with memory.connect(handler) as peer:
+        await peer.stream.send_all(encode_frame(BINARY, b"x", mask=MASK) * 640)
+        assert (await peer.next_close())[0] == 1000
+    assert 60 <= progress.largest <= 2 * 64
+    assert progress.turns <= 640 / 64 * 2 + 2
+
+
+@pytest.mark.parametrize("operations", [1, 64])
+async def test_a_reader_that_yielded_looks_again_for_another_one(
+    bench: Bench, operations: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who has taken its message meanwhile, and waits for the next."""
+    monkeypatch.setattr("trioweb.ws.budget.FREE_OPERATIONS", operations)
+    outcomes: list[object] = []
+
+    async def receive(ws: Websocket) -> None:
+        try:
+            while True:
+                outcomes.append(await ws.recv())
+        except trio.BusyResourceError:
+            outcomes.append("busy")
+
+    async def handler(ws: Websocket) -> None:
+        await wait_all_tasks_blocked(0.01)
+        for _ in range(2):
+            ws.nursery.start_soon(receive, ws)
+        await trio.sleep_forever()
+
+    async with bench.connect(handler) as peer:
+        await peer.send("only one")
+        await wait_all_tasks_blocked(0.02)
+    assert sorted(outcomes, key=str) == ["busy", "only one"]

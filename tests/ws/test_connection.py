@@ -21,6 +21,7 @@ from trioweb.errors import (
 )
 from trioweb.http import Response
 from trioweb.ws import State, Websocket
+from trioweb.ws.encoding import TEXT, encode_frame
 
 if TYPE_CHECKING:
     from tests.ws.conftest import Bench
@@ -445,3 +446,18 @@ async def test_no_task_is_left_when_a_connection_has_ended(bench: Bench) -> None
             await peer.next_message()
     gc.collect()
     assert trio.lowlevel.current_statistics().tasks_living == before
+
+
+async def test_text_that_can_t_become_valid_is_found_before_its_message_is_whole(
+    bench: Bench,
+) -> None:
+    """When the handler asks for it, though it came while nobody received."""
+
+    async def handler(ws: Websocket) -> None:
+        await wait_all_tasks_blocked(0.01)
+        await ws.recv()
+
+    async with bench.connect(handler) as peer:
+        await peer.stream.send_all(encode_frame(TEXT, b"\xff", fin=False, mask=b"abcd"))
+        with trio.fail_after(5):
+            assert (await peer.next_close())[0] == 1007

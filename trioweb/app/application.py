@@ -92,7 +92,7 @@ class TrioWeb(Dispatch, Registration):
         self._rooms = Rooms(self._room_tasks.find)
         self._websockets: dict[Request, Websocket] = {}  # by their handshakes
         self._caps = ConnectionCaps()
-        self.ticker = Ticker()
+        self._ticker = Ticker()
         self._guards = tuple(guards)
         self._lifespan = lifespan
         self._nursery: AppNursery | None = None
@@ -208,11 +208,13 @@ class TrioWeb(Dispatch, Registration):
         self._bind_rest()
         # Anew for each run, since it remembers times of the run's clock.
         self._caps = ConnectionCaps()
-        self.ticker = Ticker()
+        self._ticker = Ticker()
         self._nursery = AppNursery(self.shutdown)
         self._server = Server(self)
         try:
-            async with open_lifetime(self, self._lifespan, self._nursery, self._rooms, self.ticker):
+            async with open_lifetime(
+                self, self._lifespan, self._nursery, self._rooms, self._ticker
+            ):
                 yield
         finally:
             self._nursery = self._server = None

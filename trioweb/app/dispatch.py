@@ -48,11 +48,16 @@ class Dispatch:
     _rooms: Rooms
     router: Router
     _caps: ConnectionCaps
-    ticker: Ticker
+    _ticker: Ticker
     _middleware: Middleware
     _failures: Failures
     _guards: tuple[Handler, ...]
     _websockets: dict[Request, Websocket]
+
+    @property
+    def ticker(self) -> Ticker:
+        """Minds the deadlines of all connections."""
+        return self._ticker
 
     async def handle(self, request: Request) -> Response:
         """Answer a request of plain HTTP; every Exception becomes an answer.

@@ -262,18 +262,13 @@ def read_with_h11(connection: h11.Connection, raw: bytes) -> list[tuple[str, str
 
 
 def values_by_name(fields: list[tuple[str, str]]) -> dict[str, str]:
-    """The value of each field, joined where a name repeats, which a Host must not."""
+    """The value of each field, joined where a name repeats; what comes of two Hosts is none."""
     values = dict(fields)
     if len(values) == len(fields):
         return values
     values.clear()
     for name, value in fields:
-        if name not in values:
-            values[name] = value
-        elif name == "host":
-            raise BadRequest("More than one Host header")
-        else:
-            values[name] = f"{values[name]}, {value}"
+        values[name] = f"{values[name]}, {value}" if name in values else value
     return values
 
 

@@ -197,6 +197,8 @@ class Session:
                 return head
             if self._phase is Phase.IDLE and parser.has_partial_head:
                 self._enter(Phase.HEAD, self._config.REQUEST_TIMEOUT)
+            # Of what means nothing, as empty lines do, there may be more at once.
+            await trio.lowlevel.checkpoint()
 
     # --- one request ------------------------------------------------------------------------
 
