@@ -20,7 +20,8 @@ from trioweb.ws.groups import first_failure, leaves
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
+    from typing import Any
 
     from trioweb.net.stream import ByteStream
     from trioweb.server.application import Application
@@ -131,25 +132,19 @@ class Server:
             # New clients are refused now, instead of waiting in the backlog of a server that ends.
             listener.close()
 
-    async def serve_stream(self, stream: ByteStream) -> None:
-        """Serve one connection to its end.
+    def serve_stream(self, stream: ByteStream) -> Coroutine[Any, Any, None]:
+        """Serve one connection to its end, when it is awaited.
 
         Raises nothing but what ends the process; the stream is closed in any case.
         """
         session = Session(
             self._app,
             stream,
+            sessions=self._sessions,
             on_shutdown=self.on_shutdown,
             hard_deadline=self._hard_deadline,
         )
-        self._sessions.add(session)
-        try:
-            await session.run()
-        except (KeyboardInterrupt, SystemExit):
-            self._app.is_being_cancelled()
-            raise
-        finally:
-            self._sessions.discard(session)
+        return session.run()
 
     def shutdown(self, timeout: float | None = None) -> None:
         """Begin to drain; a second call can only hasten it.

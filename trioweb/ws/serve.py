@@ -121,7 +121,7 @@ class Endpoint(Protocol):
 
     Attributes:
         name: the handler's, for logs.
-        accepts: whether ``run`` accepts by itself, before it calls the handler.
+        accepts: whether ``open`` accepts by itself, before it calls the handler.
         sees_responses: whether ``finish`` does anything.
     """
 
@@ -134,8 +134,15 @@ class Endpoint(Protocol):
     @property
     def sees_responses(self) -> bool: ...  # noqa: D102
 
-    def run(self, websocket: Websocket) -> Awaitable[Response | None]:
-        """Run everything up to and including the handler. A Response denies the handshake."""
+    def open(self, websocket: Websocket) -> Awaitable[Response | Awaitable[object]]:
+        """Run everything up to the handler, and call that: what is to be awaited then.
+
+        It is not awaited within, since what waits there waits as long as the connection lasts.
+        A Response denies the handshake instead.
+        """
+
+    def answer(self, websocket: Websocket, returned: object) -> Response | None:
+        """What the handler has returned, as the Response that denies the handshake, or None."""
 
     def failed(self, websocket: Websocket, error: Exception) -> Awaitable[Response | None]:
         """Hear what the handler or a task of ``ws.nursery`` raised, while it is still open.
@@ -145,6 +152,9 @@ class Endpoint(Protocol):
 
     def finish(self, response: Response) -> Awaitable[Response]:
         """Run response middleware over the 101 or the denial."""
+
+    def ended(self) -> None:
+        """Hear that the connection's last task has ended."""
 
 
 def serve_websocket(
@@ -157,6 +167,7 @@ def serve_websocket(
     fanout: Fanout,
     ticker: Ticker,
     endpoint: Endpoint,
+    take_scope: Callable[[trio.CancelScope], None],
 ) -> Awaitable[Response | None]:
     """Serve one WebSocket from its handshake to its end, when it is awaited.
 
@@ -169,6 +180,7 @@ def serve_websocket(
         fanout: of the application's broadcasts.
         ticker: of the application's connections; runs.
         endpoint: the application's part.
+        take_scope: told of the scope by which the server can end it: it has none around it.
 
     Returns:
         The response that denies the handshake, or None when the WebSocket was served.
@@ -177,7 +189,7 @@ def serve_websocket(
         Cancels the handler at once; the frame in progress and Close 1001 are written within 1 s.
     """
     session = _WebsocketSession(request, stream, opening, options, fanout, ticker, endpoint)
-    return session.run(trailing)
+    return session.run(trailing, take_scope)
 
 
 class _WebsocketSession:
@@ -225,7 +237,9 @@ class _WebsocketSession:
         self.websocket = Websocket(self.connection, request, endpoint.accepts)
         self._outcome = Outcome(self.websocket, self.connection, endpoint.name)
 
-    async def run(self, trailing: bytes) -> Response | None:
+    async def run(
+        self, trailing: bytes, take_scope: Callable[[trio.CancelScope], None]
+    ) -> Response | None:
         """Run the connection to its end; returns the denial if there is one."""
         connection, websocket, endpoint = self.connection, self.websocket, self._endpoint
         if trailing:
@@ -234,18 +248,26 @@ class _WebsocketSession:
         returned: Response | None = None
         try:
             async with trio.open_nursery() as self._tasks:
+                take_scope(self._tasks.cancel_scope)
                 self._tasks.start_soon(connection.receiver.loop, name=RECEIVE_TASK)
                 connection.heartbeat.start()
                 async with trio.open_nursery() as nursery:
                     websocket.nursery = ConnectionNursery(nursery, websocket, self)
                     try:
-                        returned = await self._call(endpoint.run(websocket))
+                        try:
+                            # Not in a function: each on the way to the handler is memory for as
+                            # long as it runs, and time whenever it is woken.
+                            with self._handler_scope:
+                                opened = await endpoint.open(websocket)
+                                if isinstance(opened, Response):
+                                    returned = opened
+                                else:
+                                    returned = endpoint.answer(websocket, await opened)
+                        except BaseException as raised:
+                            self._take_failure(raised)
                         error = self._outcome.error
                         if isinstance(error, Exception):
-                            # A scope of its own, since the handler's may be cancelled by now.
-                            deadline = trio.current_time() + connection.options.timeout
-                            self._handler_scope = trio.CancelScope(deadline=deadline)
-                            returned = await self._call(endpoint.failed(websocket, error))
+                            returned = await self._handle_failure(error)
                     finally:
                         self._conclude(nursery)
                     if connection.accepted and not connection.outbox.close_written.is_set():
@@ -257,6 +279,7 @@ class _WebsocketSession:
                     connection.receiver.hand_back()
         finally:
             self.request.on_shutdown.discard(connection.drain)
+            endpoint.ended()
             if connection.accepted:
                 self._log_access()
             connection.let_go()
@@ -264,27 +287,34 @@ class _WebsocketSession:
                 raise self._outcome.fatal
         if connection.accepted or connection.client_left:
             return None
-        return await self._finish_denial(self._denial(returned))
+        return await self._finish_denial(self._denial(returned), take_scope)
 
-    async def _call(self, body: Awaitable[Response | None]) -> Response | None:
-        """Run the handler, or what handles its failure, in the handler's scope.
-
-        What it raises is kept in ``_outcome``; cancellations from outside go through.
-        """
+    async def _handle_failure(self, error: Exception) -> Response | None:
+        """Let the application hear of what was raised, while the connection is still open."""
+        # A scope of its own, since the handler's may be cancelled by now.
+        deadline = trio.current_time() + self.connection.options.timeout
+        self._handler_scope = trio.CancelScope(deadline=deadline)
         try:
             with self._handler_scope:
-                return await body
+                return await self._endpoint.failed(self.websocket, error)
         except BaseException as raised:
-            rest = without_cancelled(raised)
-            if rest is not None:
-                self.crashed(rest)
-            if isinstance(raised, trio.Cancelled):
-                raise
-            if rest is not raised and isinstance(raised, BaseExceptionGroup):
-                cancelled, _ = raised.split(trio.Cancelled)
-                assert cancelled is not None
-                raise cancelled from None
+            self._take_failure(raised)
         return None
+
+    def _take_failure(self, raised: BaseException) -> None:
+        """Keep what the handler, or what handles its failure, has raised.
+
+        Cancellations from outside go on.
+        """
+        rest = without_cancelled(raised)
+        if rest is not None:
+            self.crashed(rest)
+        if isinstance(raised, trio.Cancelled):
+            raise raised
+        if rest is not raised and isinstance(raised, BaseExceptionGroup):
+            cancelled, _ = raised.split(trio.Cancelled)
+            assert cancelled is not None
+            raise cancelled from None
 
     def _conclude(self, nursery: trio.Nursery) -> None:
         """The handler has ended: close with what that stands for."""
@@ -376,12 +406,17 @@ class _WebsocketSession:
         )
         return error_response(HTTPException(status=500))
 
-    async def _finish_denial(self, denial: Response) -> Response:
+    async def _finish_denial(
+        self, denial: Response, take_scope: Callable[[trio.CancelScope], None]
+    ) -> Response:
         if self._denial_is_finished:
             return denial
         timeout = self.connection.options.timeout
-        with trio.move_on_after(timeout):
+        with trio.move_on_after(timeout) as scope:
+            take_scope(scope)
             return await self._endpoint.finish(denial)
+        if trio.current_time() < scope.deadline:
+            return denial  # the drain has taken too long
         logger.warning("response middleware took more than %g s over a denial", timeout)
         return denial
 
