@@ -330,7 +330,8 @@ def build_head(
     return RequestHead(
         method,
         target,
-        Headers.from_wire(fields),
+        # Where no name repeats, the values are the first ones.
+        Headers.from_wire(fields, values if len(values) == len(fields) else None),
         version,
         keep_alive,
         has_body,

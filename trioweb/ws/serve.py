@@ -219,7 +219,7 @@ class _WebsocketSession:
         endpoint: Endpoint,
     ) -> None:
         self.request = request
-        self._opening = opening
+        self._opening: Opening | None = opening
         self._endpoint = endpoint
         self._started_at = trio.current_time()
         self._handler_scope = trio.CancelScope()
@@ -333,6 +333,7 @@ class _WebsocketSession:
     async def accept(self, subprotocol: str | None, headers: HeaderSource | None) -> None:
         """Write the 101, once response middleware has seen it."""
         opening, connection = self._opening, self.connection
+        assert opening is not None  # it is not accepted yet
         if subprotocol is not None and subprotocol not in opening.offered:
             raise ValueError(f"the client did not offer the subprotocol {subprotocol!r}")
         selected = opening.subprotocol if subprotocol is None else subprotocol
@@ -355,6 +356,8 @@ class _WebsocketSession:
             connection.accept(handshake.accept_head(opening.key, selected, extensions))
         else:
             connection.accept(encode_head(response))  # which may refuse a header
+        self._opening = None
+        self.request.headers.pack()
 
     def start_task(self, body: Callable[[], Awaitable[None]]) -> None:
         """Start a task in the connection's nursery."""
