@@ -122,7 +122,7 @@ class Connection(Ending):
             self, self._decoder, rate and RateLimit(*rate, trio.current_time()), self._budget
         )
         self.inbox = Inbox(
-            self._decoder, options.max_queue, options.max_size, options.stream, self.receiver.wake
+            self._decoder, options.max_queue, options.max_size, options.stream, self.receiver
         )
         self._may_write = True
         self._send_scope: trio.CancelScope | None = None

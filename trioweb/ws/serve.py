@@ -188,8 +188,10 @@ def serve_websocket(
     Cancellation:
         Cancels the handler at once; the frame in progress and Close 1001 are written within 1 s.
     """
-    session = _WebsocketSession(request, stream, opening, options, fanout, ticker, endpoint)
-    return session.run(trailing, take_scope)
+    session = _WebsocketSession(
+        request, stream, opening, options, fanout, ticker, endpoint, take_scope
+    )
+    return session.run(trailing)
 
 
 class _WebsocketSession:
@@ -202,6 +204,7 @@ class _WebsocketSession:
         "_opening",
         "_outcome",
         "_started_at",
+        "_take_scope",
         "_tasks",
         "connection",
         "request",
@@ -217,9 +220,11 @@ class _WebsocketSession:
         fanout: Fanout,
         ticker: Ticker,
         endpoint: Endpoint,
+        take_scope: Callable[[trio.CancelScope], None],
     ) -> None:
         self.request = request
-        self._opening: Opening | None = opening
+        self._take_scope = take_scope
+        self._opening = opening
         self._endpoint = endpoint
         self._started_at = trio.current_time()
         self._handler_scope = trio.CancelScope()
@@ -237,9 +242,7 @@ class _WebsocketSession:
         self.websocket = Websocket(self.connection, request, endpoint.accepts)
         self._outcome = Outcome(self.websocket, self.connection, endpoint.name)
 
-    async def run(
-        self, trailing: bytes, take_scope: Callable[[trio.CancelScope], None]
-    ) -> Response | None:
+    async def run(self, trailing: bytes) -> Response | None:
         """Run the connection to its end; returns the denial if there is one."""
         connection, websocket, endpoint = self.connection, self.websocket, self._endpoint
         if trailing:
@@ -248,7 +251,7 @@ class _WebsocketSession:
         returned: Response | None = None
         try:
             async with trio.open_nursery() as self._tasks:
-                take_scope(self._tasks.cancel_scope)
+                self._take_scope(self._tasks.cancel_scope)
                 self._tasks.start_soon(connection.receiver.loop, name=RECEIVE_TASK)
                 connection.heartbeat.start()
                 async with trio.open_nursery() as nursery:
@@ -287,7 +290,7 @@ class _WebsocketSession:
                 raise self._outcome.fatal
         if connection.accepted or connection.client_left:
             return None
-        return await self._finish_denial(self._denial(returned), take_scope)
+        return await self._finish_denial(self._denial(returned))
 
     async def _handle_failure(self, error: Exception) -> Response | None:
         """Let the application hear of what was raised, while the connection is still open."""
@@ -332,8 +335,9 @@ class _WebsocketSession:
 
     async def accept(self, subprotocol: str | None, headers: HeaderSource | None) -> None:
         """Write the 101, once response middleware has seen it."""
-        opening, connection = self._opening, self.connection
-        assert opening is not None  # it is not accepted yet
+        connection = self.connection
+        self._check_not_accepted()
+        opening = self._opening
         if subprotocol is not None and subprotocol not in opening.offered:
             raise ValueError(f"the client did not offer the subprotocol {subprotocol!r}")
         selected = opening.subprotocol if subprotocol is None else subprotocol
@@ -343,9 +347,7 @@ class _WebsocketSession:
             response = await self._endpoint.finish(
                 handshake.accept_response(opening.key, selected, headers, extensions)
             )
-        # Middleware may have taken its time.
-        if connection.accepted:
-            raise RuntimeError("this WebSocket was accepted by another task meanwhile")
+            self._check_not_accepted()  # middleware may have taken its time
         if response is not None and response.status != 101 and connection.denial is None:
             connection.denial = response  # middleware may still refuse, and has seen its own answer
             self._denial_is_finished = True
@@ -356,8 +358,13 @@ class _WebsocketSession:
             connection.accept(handshake.accept_head(opening.key, selected, extensions))
         else:
             connection.accept(encode_head(response))  # which may refuse a header
-        self._opening = None
+        # What is not needed any more may take a good part of what an idle connection does.
+        del self._opening, self._take_scope
         self.request.headers.pack()
+
+    def _check_not_accepted(self) -> None:
+        if self.connection.accepted:
+            raise RuntimeError("this WebSocket was accepted by another task meanwhile")
 
     def start_task(self, body: Callable[[], Awaitable[None]]) -> None:
         """Start a task in the connection's nursery."""
@@ -409,14 +416,12 @@ class _WebsocketSession:
         )
         return error_response(HTTPException(status=500))
 
-    async def _finish_denial(
-        self, denial: Response, take_scope: Callable[[trio.CancelScope], None]
-    ) -> Response:
+    async def _finish_denial(self, denial: Response) -> Response:
         if self._denial_is_finished:
             return denial
         timeout = self.connection.options.timeout
         with trio.move_on_after(timeout) as scope:
-            take_scope(scope)
+            self._take_scope(scope)
             return await self._endpoint.finish(denial)
         if trio.current_time() < scope.deadline:
             return denial  # the drain has taken too long
