@@ -190,12 +190,14 @@ class Session:
             self._app.is_being_cancelled()
             raise
         finally:
-            self._sessions.discard(self)
             self._alarm.stop()
-            if not self._is_closed:
-                # Shielded, so that a cancellation does not stand in for what ends the process.
-                with trio.move_on_after(LINGER_SECONDS, shield=True):
-                    await self._stream.aclose()
+            try:
+                if not self._is_closed:
+                    # Shielded, so that a cancellation does not stand in for what ends the process.
+                    with trio.move_on_after(LINGER_SECONDS, shield=True):
+                        await self._stream.aclose()
+            finally:
+                self._sessions.discard(self)
 
     async def _serve_requests(self) -> None:
         parser = self._parser

@@ -245,11 +245,11 @@ class _WebsocketSession:
     async def run(self, trailing: bytes) -> Response | None:
         """Run the connection to its end; returns the denial if there is one."""
         connection, websocket, endpoint = self.connection, self.websocket, self._endpoint
-        if trailing:
-            connection.receiver.received_early(trailing)
-        self.request.on_shutdown.add(connection.drain)
         returned: Response | None = None
         try:
+            if trailing:
+                connection.receiver.received_early(trailing)
+            self.request.on_shutdown.add(connection.drain)
             async with trio.open_nursery() as self._tasks:
                 self._take_scope(self._tasks.cancel_scope)
                 self._tasks.start_soon(connection.receiver.loop, name=RECEIVE_TASK)
