@@ -451,6 +451,10 @@ class Connection(Ending):
         self.outbox.let_go()
         self.inbox.let_go()
 
+    def rest(self) -> None:
+        """Take less memory: the peer has been silent for a while, and may be for hours."""
+        self._decoder.rest()
+
     def warn_of_full_inbox(self) -> None:
         """Say once that the handler does not read."""
         logger.warning(

@@ -79,7 +79,10 @@ ANY_WHOLE: Final = WHOLE | WHOLE_COMPRESSED
 """Those of all pieces that are not fragments."""
 
 _NO_PIECES: Final[deque[tuple[int, bytes, bytes | bytearray]]] = deque()
-"""Of a peer that has sent no message, as those who only listen never do: not to be filled."""
+"""Of a peer that sends no messages, as those who only listen: not to be filled.
+
+An empty deque is as large as one with 64 messages.
+"""
 
 _DATA: Final = frozenset((TEXT, BINARY))
 
@@ -298,6 +301,11 @@ class Scanner:
             self._incoming = payload
             self._incoming_kind, self._incoming_mask, self._incoming_fin = first ^ fin, mask, fin
         return head + got
+
+    def rest(self) -> None:
+        """Hold no place for what may come: the peer has been silent for a while."""
+        if not self._pieces:
+            self._pieces = _NO_PIECES
 
     def _begin_pieces(self) -> deque[tuple[int, bytes, bytes | bytearray]]:
         """Return the pieces, to be added to."""

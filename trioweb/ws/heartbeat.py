@@ -276,6 +276,7 @@ class Heartbeat:
             # Those who answer none are alive by what they say; there is no use in more than one.
             if self._own_ping is not None:
                 self._pings.pop(self._own_ping, None)
+            connection.rest()
             self.ping(b"")
             self._own_ping = next(reversed(self._pings))
 
