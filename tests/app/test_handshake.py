@@ -408,6 +408,39 @@ async def test_a_handshake_that_waits_when_the_drain_begins_is_503() -> None:
         assert (await read_head(link)).startswith(b"HTTP/1.1 503 ")
 
 
+@pytest.mark.parametrize(("path", "status"), [(b"/denied", b"403"), (b"/nowhere", b"503")])
+async def test_a_refusal_that_takes_too_long_is_cut_off_by_the_drain(
+    path: bytes, status: bytes, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What middleware adds to it is not waited for beyond the drain's time."""
+    app = TrioWeb(
+        config={
+            "WEBSOCKET_TIMEOUT": 50,
+            "RESPONSE_TIMEOUT": 50,
+            "GRACEFUL_SHUTDOWN_TIMEOUT": 3,
+        }
+    )
+
+    @app.websocket("/denied", accept="manual")
+    async def handler(ws: Websocket) -> None:
+        await ws.deny(403)
+
+    @app.on_response
+    async def ponder(request: Request, response: Response) -> None:
+        await trio.sleep_forever()
+
+    async with open_client(app) as client:
+        link = client.connect()
+        await link.send_all(HANDSHAKE % path)
+        await wait_all_tasks_blocked()
+        began = trio.current_time()
+        app.shutdown()
+        assert (await read_head(link)).startswith(b"HTTP/1.1 %b " % status)
+        assert trio.current_time() == began + 3
+    cut_off = ["GET /nowhere was cut off by the shutdown"] if path == b"/nowhere" else []
+    assert warnings(caplog) == cut_off
+
+
 @pytest.mark.parametrize("end", ["drained", "timed out", "cancelled", "left"])
 async def test_accept_while_the_handler_unwinds_is_too_late(
     end: str, autojump_clock: MockClock

@@ -58,3 +58,31 @@ def test_tokens_split_every_field() -> None:
     headers = Headers([("Connection", "Keep-Alive, Upgrade"), ("connection", " x ,")])
     assert headers.tokens("connection") == ["keep-alive", "upgrade", "x"]
     assert headers.tokens("none") == []
+
+
+def test_packed_headers_are_the_same_at_the_next_look() -> None:
+    fields = [("Host", "h"), ("X", ""), ("x", "2")]
+    headers = Headers(fields)
+    headers.pack()
+    headers.pack()
+    assert headers.getall("x") == ["", "2"]
+    headers.pack()
+    headers.add("y", "3")
+    assert headers.multi_items() == [*fields, ("y", "3")]
+    headers.pack()
+    assert headers["HOST"] == "h"
+    headers.pack()
+    del headers["x"]
+    headers.pack()
+    headers["host"] = "i"
+    headers.pack()
+    assert Headers(headers) == Headers({"host": "i", "y": "3"})
+    assert bool(headers)
+
+
+@pytest.mark.parametrize("fields", [[], [("a", "1\n2")], [("a\n", "")], [("", "")], [("a", 1)]])
+def test_what_can_not_be_packed_stays(fields: list[tuple[str, str]]) -> None:
+    """An application may have put anything there."""
+    headers = Headers(fields)
+    headers.pack()
+    assert headers.multi_items() == fields

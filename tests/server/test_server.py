@@ -54,7 +54,11 @@ class App:
             return error_response(error)
 
     async def handle_upgrade(
-        self, request: Request, stream: ByteStream, trailing: bytes
+        self,
+        request: Request,
+        stream: ByteStream,
+        trailing: bytes,
+        take_scope: Callable[[trio.CancelScope], None],
     ) -> Response | None:
         if "crash" in request.args:
             raise RuntimeError("boom")
@@ -62,8 +66,10 @@ class App:
         callback: Callable[[], None] = (lambda: None) if self.deaf else drained.set
         request.on_shutdown.add(callback)
         try:
-            await drained.wait()
-            await stream.send_some(b"goodbye")
+            with trio.CancelScope() as scope:
+                take_scope(scope)
+                await drained.wait()
+                await stream.send_some(b"goodbye")
         finally:
             request.on_shutdown.discard(callback)
             await stream.aclose()

@@ -50,7 +50,11 @@ class App:
         return await self.handler(request)
 
     async def handle_upgrade(
-        self, request: Request, stream: ByteStream, trailing: bytes
+        self,
+        request: Request,
+        stream: ByteStream,
+        trailing: bytes,
+        take_scope: Callable[[trio.CancelScope], None],
     ) -> Response | None:
         self.upgraded.append((request, trailing))
         if self.refusal is None:

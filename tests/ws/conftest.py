@@ -140,10 +140,17 @@ class Endpoint:
 
     accepts: bool
     sees_responses: bool
-    run: Callable[[Websocket], Awaitable[Response | None]]
+    open: Callable[[Websocket], Awaitable[Response | Awaitable[object]]]
     failed: Callable[[Websocket, Exception], Awaitable[Response | None]]
     finish: Callable[[Response], Awaitable[Response]]
     name: str = "handler"
+
+    def answer(self, websocket: Websocket, returned: object) -> Response | None:
+        """What a handler returns is its answer, if it is one."""
+        return returned if isinstance(returned, Response) else None
+
+    def ended(self) -> None:
+        """Nothing is counted here."""
 
 
 class Bench:
@@ -201,11 +208,11 @@ class Bench:
                     await ticker.loop()
 
             async def serve() -> None:
-                async def run(ws: Websocket) -> Response | None:
+                async def opening(ws: Websocket) -> Awaitable[object]:
                     if auto:
                         await ws.accept()
-                    result = await handler(ws)
-                    return result if isinstance(result, Response) else None
+                    called: Awaitable[object] = handler(ws)
+                    return called
 
                 async def unchanged(response: Response) -> Response:
                     return response
@@ -227,8 +234,9 @@ class Bench:
                             fanout=self.fanout,
                             ticker=ticker,
                             endpoint=Endpoint(
-                                auto, finish is not None, run, failed, finish or unchanged
+                                auto, finish is not None, opening, failed, finish or unchanged
                             ),
+                            take_scope=lambda _: None,
                         )
                     )
                 finally:

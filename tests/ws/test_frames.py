@@ -302,3 +302,15 @@ def test_a_message_that_comes_in_many_reads_costs_linear_work() -> None:
             if eager and message is None:
                 message = decoder.next_message()
         assert (message or decoder.next_message()) == payload
+
+
+def test_a_rest_loses_nothing() -> None:
+    """Between messages, and within one."""
+    decoder = Decoder(MEGABYTE)
+    wire = frame(TEXT, b"first") + frame(TEXT, b"second")
+    for cut in range(len(wire)):
+        for piece in (wire[:cut], wire[cut:]):
+            decoder.rest()
+            decoder.feed(piece)
+            decoder.rest()
+        assert drain(decoder) == ["first", "second"]

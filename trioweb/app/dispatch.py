@@ -1,7 +1,7 @@
 """From a request to its answer: route, middleware, guards, handler, exceptions.
 
 HTTP and WebSocket handshakes take the same way. They part at the handler: a WebSocket's runs in
-``serve_websocket``, which calls back the body made here, so that middleware, guards and binding
+``serve_websocket``, which calls back what is made here, so that middleware, guards and binding
 happen inside the connection, where a client that leaves cancels them.
 """
 
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from trioweb.app.middleware import run_until_answered
-from trioweb.errors import HTTPException, ServiceUnavailable
+from trioweb.errors import HTTPException, ServerShutdown, ServiceUnavailable
 from trioweb.http.response import Response, error_response, to_response
 from trioweb.types import UNSET
 from trioweb.ws.nursery import is_end_of
@@ -23,7 +23,7 @@ from trioweb.ws.options import ConnectionOptions
 from trioweb.ws.serve import check_opening, serve_websocket
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
 
     from trioweb.app.failures import Failures
     from trioweb.app.middleware import Middleware
@@ -67,10 +67,14 @@ class Dispatch:
         """
         return await self._answer(request, self._find(request))
 
-    async def handle_upgrade(
-        self, request: Request, stream: ByteStream, trailing: bytes
-    ) -> Response | None:
-        """Serve a request that asks for a WebSocket.
+    def handle_upgrade(
+        self,
+        request: Request,
+        stream: ByteStream,
+        trailing: bytes,
+        take_scope: Callable[[trio.CancelScope], None],
+    ) -> Awaitable[Response | None]:
+        """Serve a request that asks for a WebSocket, when it is awaited.
 
         Returns:
             The refusal, or the answer of a route that is no WebSocket; None when a WebSocket was
@@ -78,7 +82,7 @@ class Dispatch:
         """
         found = self._find(request, upgrade=True)
         if isinstance(found, HTTPException) or not found.route.websocket:
-            return await self._answer_in_time(request, found)
+            return self._answer_in_time(request, found, take_scope)
         route, config = found.route, self.config
         options = ConnectionOptions.from_config(config, stream=route.stream, **route.overrides)
         try:
@@ -89,27 +93,29 @@ class Dispatch:
                 origins=config.WEBSOCKET_ORIGINS if route.origins is UNSET else route.origins,
                 compression=options.compression,
             )
-            place = self._caps.take(
+            self._caps.take(
                 request.ip,
                 limit=config.WEBSOCKET_MAX_CONNECTIONS,
                 limit_per_address=config.WEBSOCKET_MAX_CONNECTIONS_PER_IP,
             )
         except HTTPException as refusal:
-            return await self._answer_in_time(request, refusal)
+            return self._answer_in_time(request, refusal, take_scope)
+        endpoint = _Endpoint(self, request, route)
         try:
-            with place:
-                return await serve_websocket(
-                    request,
-                    stream,
-                    trailing,
-                    opening=opening,
-                    options=options,
-                    fanout=self._rooms.fanout,
-                    ticker=self.ticker,
-                    endpoint=_Endpoint(self, request, route),
-                )
-        finally:
-            self._websockets.pop(request, None)
+            return serve_websocket(
+                request,
+                stream,
+                trailing,
+                opening=opening,
+                options=options,
+                fanout=self._rooms.fanout,
+                ticker=self.ticker,
+                endpoint=endpoint,
+                take_scope=take_scope,
+            )
+        except BaseException:
+            endpoint.ended()
+            raise
 
     def is_being_cancelled(self) -> None:
         """Let all leave their rooms, so that a room of many is not told of each of them."""
@@ -144,11 +150,20 @@ class Dispatch:
             return await self._finish(request, response)
         return response
 
-    async def _answer_in_time(self, request: Request, found: Match | HTTPException) -> Response:
+    async def _answer_in_time(
+        self,
+        request: Request,
+        found: Match | HTTPException,
+        take_scope: Callable[[trio.CancelScope], None],
+    ) -> Response:
         """Answer an upgrade that leads to no WebSocket; nobody else minds the time any more."""
         seconds = self.config.RESPONSE_TIMEOUT
-        with trio.move_on_after(seconds):
+        with trio.move_on_after(seconds) as scope:
+            take_scope(scope)
             return await self._answer(request, found)
+        if trio.current_time() < scope.deadline:
+            logger.warning("%s %s was cut off by the shutdown", request.method, request.raw_path)
+            return error_response(ServerShutdown("The server is shutting down"))
         logger.error(
             "%s %s was not answered within RESPONSE_TIMEOUT=%g s",
             request.method,
@@ -190,14 +205,13 @@ class Dispatch:
     async def _call_in_thread(self, function: Handler) -> object:
         return await trio.to_thread.run_sync(function, limiter=self.limiter, abandon_on_cancel=True)
 
-    async def _websocket_body(
+    async def _open_websocket(
         self, request: Request, route: Route, ws: Websocket
-    ) -> Response | None:
-        """Middleware, guards, binding, accept and the handler of one WebSocket.
+    ) -> Response | Awaitable[object]:
+        """Middleware, guards, binding and accept of one WebSocket.
 
         Returns:
-            The answer that denies the handshake; None after it was accepted, or when the handler
-            did neither.
+            The answer that denies the handshake, or the handler, called and to be awaited.
         """
         early: Response | None = None
         if self._middleware.request:
@@ -212,21 +226,10 @@ class Dispatch:
         if route.accept != "manual":
             await ws.accept()
         self._websockets[request] = ws
-        result = route.handler(*args, **kwargs)
-        del args, kwargs  # which need not be kept for as long as the handler runs
-        if not inspect.isawaitable(result):
+        handler = route.handler(*args, **kwargs)
+        if not inspect.isawaitable(handler):
             raise TypeError(f"WebSocket handler {route.name!r} must be an async function")
-        result = await result
-        if result is None:
-            return None
-        if ws.accepted:
-            logger.warning(
-                "WebSocket handler %s returned %s, which goes nowhere: send it before",
-                route.name,
-                type(result).__name__,
-            )
-            return None
-        return to_response(result)
+        return handler
 
     async def _websocket_failed(
         self, request: Request, ws: Websocket, error: Exception
@@ -242,6 +245,10 @@ class Dispatch:
         if is_end_of(ws, error):
             return None  # denied, or the client has left: the connection knows the answer, if any
         return await self._failures.respond(request, error)
+
+    def _websocket_ended(self, request: Request) -> None:
+        self._websockets.pop(request, None)
+        self._caps.give_back(request.ip)
 
 
 class _Endpoint:
@@ -266,14 +273,29 @@ class _Endpoint:
     def sees_responses(self) -> bool:
         return bool(self._dispatch._middleware.response)
 
-    def run(self, ws: Websocket) -> Awaitable[Response | None]:
-        return self._dispatch._websocket_body(self._request, self._route, ws)
+    def open(self, ws: Websocket) -> Awaitable[Response | Awaitable[object]]:
+        return self._dispatch._open_websocket(self._request, self._route, ws)
+
+    def answer(self, ws: Websocket, returned: object) -> Response | None:
+        if returned is None:
+            return None
+        if ws.accepted:
+            logger.warning(
+                "WebSocket handler %s returned %s, which goes nowhere: send it before",
+                self._route.name,
+                type(returned).__name__,
+            )
+            return None
+        return to_response(returned)
 
     def failed(self, ws: Websocket, error: Exception) -> Awaitable[Response | None]:
         return self._dispatch._websocket_failed(self._request, ws, error)
 
     def finish(self, response: Response) -> Awaitable[Response]:
         return self._dispatch._finish(self._request, response)
+
+    def ended(self) -> None:
+        self._dispatch._websocket_ended(self._request)
 
 
 def _log_beside_cancelled(group: BaseExceptionGroup[BaseException], request: Request) -> None:

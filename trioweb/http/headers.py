@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
-from typing import TYPE_CHECKING, TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar, overload
 
 if TYPE_CHECKING:
     from typing import Self
 
 _T = TypeVar("_T")
+
+# The fields of headers that are packed.
+_PACKED: Final[list[tuple[str, str]]] = []
 
 HeaderSource: TypeAlias = "Mapping[str, str] | Iterable[tuple[str, str]]"
 
@@ -22,50 +25,81 @@ class Headers(MutableMapping[str, str]):
         source: a mapping, another ``Headers`` (copied with its repetitions) or pairs.
     """
 
-    __slots__ = ("_index", "_items")
+    __slots__ = ("_fields", "_index", "_packed")
 
     def __init__(self, source: HeaderSource | None = None) -> None:
+        self._packed = ""
         if source is None:
-            self._items: list[tuple[str, str]] = []
+            self._fields: list[tuple[str, str]] = []
         elif isinstance(source, Headers):
-            self._items = list(source._items)
+            self._fields = list(source._items)
         elif isinstance(source, Mapping):
-            self._items = list(source.items())
+            self._fields = list(source.items())
         else:
-            self._items = [(name, value) for name, value in source]
-        # Lower-case name to its values; built at the first look-up, since many requests are
+            self._fields = [(name, value) for name, value in source]
+        # Lower-case name to its first value; built at the first look-up, since many requests are
         # answered without one.
-        self._index: dict[str, list[str]] | None = None
+        self._index: dict[str, str] | None = None
 
     @classmethod
-    def from_wire(cls, pairs: list[tuple[str, str]]) -> Self:
-        """Headers over a list that is theirs from now on; for parsers."""
+    def from_wire(cls, pairs: list[tuple[str, str]], index: dict[str, str] | None = None) -> Self:
+        """Headers over a list that is theirs from now on; for parsers.
+
+        Args:
+            pairs: the fields.
+            index: lower-case names with their first values, in the order of the fields.
+        """
         headers = cls.__new__(cls)
-        headers._items = pairs
-        headers._index = None
+        headers._packed = ""
+        headers._fields = pairs
+        headers._index = index
         return headers
 
-    def _lookup(self) -> dict[str, list[str]]:
+    def pack(self) -> None:
+        """Take little memory until the next look: one string instead of three objects a field.
+
+        A WebSocket's handshake is kept for hours, and hardly ever asked for again.
+        """
+        try:
+            packed = "\n".join([text for field in self._items for text in field])
+        except TypeError:
+            return  # an application has put something else there
+        if packed.count("\n") == 2 * len(self._fields) - 1:  # none in a name or a value
+            self._packed, self._fields, self._index = packed, _PACKED, None
+
+    @property
+    def _items(self) -> list[tuple[str, str]]:
+        if self._packed:
+            texts = iter(self._packed.split("\n"))
+            self._fields, self._packed = list(zip(texts, texts, strict=True)), ""
+        return self._fields
+
+    @_items.setter
+    def _items(self, fields: list[tuple[str, str]]) -> None:
+        self._fields = fields
+
+    def _lookup(self) -> dict[str, str]:
         index = self._index
         if index is None:
             index = self._index = {}
             for name, value in self._items:
-                index.setdefault(name.lower(), []).append(value)
+                index.setdefault(name.lower(), value)
         return index
 
     def __getitem__(self, name: str) -> str:
-        return self._lookup()[name.lower()][0]
+        return self._lookup()[name.lower()]
 
     def __setitem__(self, name: str, value: str) -> None:
         """Replace every field of this name; the new one stands where the first stood."""
         key = name.lower()
-        for position, (present, _) in enumerate(self._items):
+        items = self._items
+        for position, (present, _) in enumerate(items):
             if present.lower() == key:
-                rest = [item for item in self._items[position + 1 :] if item[0].lower() != key]
-                self._items[position:] = [(name, value), *rest]
+                rest = [item for item in items[position + 1 :] if item[0].lower() != key]
+                items[position:] = [(name, value), *rest]
                 break
         else:
-            self._items.append((name, value))
+            items.append((name, value))
         self._index = None
 
     def __delitem__(self, name: str) -> None:
@@ -110,12 +144,16 @@ class Headers(MutableMapping[str, str]):
     def get(self, name: str, default: _T) -> str | _T: ...
     def get(self, name: str, default: object = None) -> object:
         """The first value of a name, or the default."""
-        values = self._lookup().get(name.lower())
-        return default if values is None else values[0]
+        return self._lookup().get(name.lower(), default)
 
     def getall(self, name: str) -> list[str]:
         """Every value of a name in order; an empty list when there is none."""
-        return list(self._lookup().get(name.lower(), ()))
+        key, index = name.lower(), self._lookup()
+        if key not in index:
+            return []
+        if len(index) == len(self._items):
+            return [index[key]]
+        return [value for present, value in self._items if present.lower() == key]
 
     getlist = getall
 
@@ -140,12 +178,9 @@ class Headers(MutableMapping[str, str]):
 
         Source: RFC 9110 §5.6.1
         """
-        values = self._lookup().get(name.lower())
-        if values is None:
-            return []
         return [
             token
-            for value in values
+            for value in self.getall(name)
             for part in value.split(",")
             if (token := part.strip().lower())
         ]

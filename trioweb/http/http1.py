@@ -38,6 +38,9 @@ _FIRST_OCTET = re.compile(_TOKEN.encode())
 # RFC 9112 §5. A whole line, so that as many matches as lines mean that each of them is a field.
 _FIELD = re.compile(rf"^({_TOKEN}+):([^\r\n]*)\r\n", re.MULTILINE)
 
+# What nearly all requests say need not be held for each of them.
+_SHARED = {text: text for text in ("GET", "HEAD", "POST", "1.0", "1.1")}
+
 # RFC 3986 §3.2.2 without userinfo, which RFC 9110 §4.2.4 deprecates; empty is allowed (§7.2).
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z\-._~%!$&'()*+,;=]*)(:[0-9]{0,5})?")
 
@@ -242,7 +245,7 @@ def split_head(raw: bytes) -> tuple[str, str, str, list[tuple[str, str]]]:
     if len(fields) != line_ends - 2:
         raise BadRequest("Malformed header line")
     method, target, version = line.groups()
-    return method, target, version, fields
+    return _SHARED.get(method, method), target, _SHARED.get(version, version), fields
 
 
 def read_with_h11(connection: h11.Connection, raw: bytes) -> list[tuple[str, str]]:
@@ -325,7 +328,8 @@ def build_head(
     return RequestHead(
         method,
         target,
-        Headers.from_wire(fields),
+        # Where no name repeats, the values are the first ones.
+        Headers.from_wire(fields, values if len(values) == len(fields) else None),
         version,
         keep_alive,
         has_body,

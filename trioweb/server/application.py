@@ -5,6 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    import trio
+
     from trioweb.config import Config
     from trioweb.http.request import Request
     from trioweb.http.response import Response
@@ -29,15 +33,22 @@ class Application(Protocol):
         """Answer a request; raises nothing below ``Exception``."""
         ...
 
-    async def handle_upgrade(
-        self, request: Request, stream: ByteStream, trailing: bytes
-    ) -> Response | None:
+    def handle_upgrade(
+        self,
+        request: Request,
+        stream: ByteStream,
+        trailing: bytes,
+        take_scope: Callable[[trio.CancelScope], None],
+    ) -> Awaitable[Response | None]:
         """Serve a request that has ``Upgrade: websocket``.
 
         Args:
             request: the handshake.
             stream: the connection, the application's from now on.
             trailing: what was read behind the handshake already.
+            take_scope: to be told of the cancel scope in which this happens, and of the next when
+                that has ended: the server has none around it, and cancels that one when a drain
+                takes too long.
 
         Returns:
             A response when the handshake is refused or the route is not a WebSocket: the server

@@ -20,7 +20,8 @@ from trioweb.ws.groups import first_failure, leaves
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
+    from typing import Any
 
     from trioweb.net.stream import ByteStream
     from trioweb.server.application import Application
@@ -45,6 +46,7 @@ class Server:
         self._app = app
         self._sessions: set[Session] = set()
         self._is_idle = trio.Event()
+        self._ended = self._session_ended  # one object for all of them
         self._accepting: set[trio.CancelScope] = set()
         self._hard_deadline = math.inf
         self._draining = False
@@ -132,27 +134,25 @@ class Server:
             # New clients are refused now, instead of waiting in the backlog of a server that ends.
             listener.close()
 
-    async def serve_stream(self, stream: ByteStream) -> None:
-        """Serve one connection to its end.
+    def serve_stream(self, stream: ByteStream) -> Coroutine[Any, Any, None]:
+        """Serve one connection to its end, when it is awaited.
 
         Raises nothing but what ends the process; the stream is closed in any case.
         """
         session = Session(
             self._app,
             stream,
+            ended=self._ended,
             on_shutdown=self.on_shutdown,
             hard_deadline=self._hard_deadline,
         )
         self._sessions.add(session)
-        try:
-            await session.run()
-        except (KeyboardInterrupt, SystemExit):
-            self._app.is_being_cancelled()
-            raise
-        finally:
-            self._sessions.discard(session)
-            if not self._sessions:
-                self._is_idle.set()
+        return session.run()
+
+    def _session_ended(self, session: Session) -> None:
+        self._sessions.discard(session)
+        if not self._sessions:
+            self._is_idle.set()
 
     async def wait_idle(self) -> None:
         """Wait until no connection is open."""

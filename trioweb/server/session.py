@@ -6,6 +6,10 @@ without a word, a request that does not arrive is a 408, a handler that does not
 a peer that does not take its answer is dropped. Draining moves the deadline too: no phase may set
 it beyond ``hard_deadline``. The application's ticker minds it, so that a request needs no timer.
 
+An upgrade is served when that scope has ended, as directly as can be: each scope and each call
+between the task and a WebSocket's handler is memory for as long as the connection lasts. The
+application lends a scope of its own instead, which is cancelled at the ``hard_deadline``.
+
 A response goes out as prebuilt bytes with one ``try_send`` where that takes it.
 """
 
@@ -27,7 +31,7 @@ from trioweb.net.ticker import Alarm
 from trioweb.server.access import log_request
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Callable
+    from collections.abc import AsyncIterable, Awaitable, Callable
 
     from trioweb.net.stream import ByteStream
     from trioweb.server.application import Application
@@ -70,15 +74,41 @@ class Session:
     Args:
         app: answers the requests.
         stream: the connection, owned from now on.
+        ended: told when it has ended.
         on_shutdown: what the server calls when it drains; given to every request.
         hard_deadline: Trio time at which the session ends whatever it does.
     """
+
+    __slots__ = (
+        "_alarm",
+        "_app",
+        "_body_deadline",
+        "_config",
+        "_deadline",
+        "_draining",
+        "_ended",
+        "_expects_continue",
+        "_hard_deadline",
+        "_is_closed",
+        "_on_shutdown",
+        "_parser",
+        "_phase",
+        "_progress",
+        "_request",
+        "_responding",
+        "_scope",
+        "_sent",
+        "_since_checkpoint",
+        "_started",
+        "_stream",
+    )
 
     def __init__(
         self,
         app: Application,
         stream: ByteStream,
         *,
+        ended: Callable[[Session], None],
         on_shutdown: set[Callable[[], None]],
         hard_deadline: float = math.inf,
     ) -> None:
@@ -86,6 +116,7 @@ class Session:
         self._app = app
         self._config = config
         self._stream = stream
+        self._ended = ended
         self._on_shutdown = on_shutdown
         self._hard_deadline = hard_deadline
         self._draining = hard_deadline != math.inf
@@ -145,16 +176,32 @@ class Session:
                 await self._serve_requests()
             if self._scope.cancelled_caught:
                 await self._answer_timeout()
+            elif self._phase is Phase.UPGRADED:
+                try:
+                    response = await self._upgrade()
+                except Exception:
+                    # What is on the wire by now is unknown, so nothing can be said.
+                    logger.exception("the application raised on %s", self._describe())
+                else:
+                    self._is_closed = response is None
+                    if response is not None:
+                        await self._refuse_upgrade(response)
         except (trio.BrokenResourceError, trio.ClosedResourceError, _Hangup):
             pass  # the peer has left, which it may at any time
         except Exception:
             logger.exception("the session with %s crashed", self._stream.peer)
+        except (KeyboardInterrupt, SystemExit):
+            self._app.is_being_cancelled()
+            raise
         finally:
             self._alarm.stop()
-            if not self._is_closed:
-                # Shielded, so that a cancellation does not stand in for what ends the process.
-                with trio.move_on_after(LINGER_SECONDS, shield=True):
-                    await self._stream.aclose()
+            try:
+                if not self._is_closed:
+                    # Shielded, so that a cancellation does not stand in for what ends the process.
+                    with trio.move_on_after(LINGER_SECONDS, shield=True):
+                        await self._stream.aclose()
+            finally:
+                self._ended(self)
 
     async def _serve_requests(self) -> None:
         parser = self._parser
@@ -223,7 +270,11 @@ class Session:
         self._progress = 0
         self._responding = False
         if head.is_websocket:
-            await self._serve_upgrade(request)
+            if self._draining:
+                refusal = ServerShutdown("The server is shutting down")
+                await self._write_last(error_response(refusal))
+            else:
+                self._enter(Phase.UPGRADED, math.inf)
             return False
         try:
             response = await self._app.handle(request)
@@ -243,22 +294,23 @@ class Session:
             await self._linger()
         return keep_alive
 
-    async def _serve_upgrade(self, request: Request) -> None:
-        if self._draining:
-            await self._write_last(error_response(ServerShutdown("The server is shutting down")))
-            return
-        self._enter(Phase.UPGRADED, math.inf)
-        trailing = self._parser.take_trailing()
-        try:
-            response = await self._app.handle_upgrade(request, self._stream, trailing)
-        except Exception:
-            # What is on the wire by now is unknown, so nothing can be said.
-            logger.exception("the application raised on %s", self._describe())
-            return
-        if response is not None:
+    def _upgrade(self) -> Awaitable[Response | None]:
+        """Let the application have the connection; nothing is kept but what the end needs."""
+        request, trailing = self._request, self._parser.take_trailing()
+        assert request is not None
+        del self._parser
+        return self._app.handle_upgrade(request, self._stream, trailing, self.take_scope)
+
+    def take_scope(self, scope: trio.CancelScope) -> None:
+        """Cancel this scope, in which the connection is served now, when the time is over."""
+        self._scope = scope
+        if self._deadline <= trio.current_time():
+            self.wake()
+
+    async def _refuse_upgrade(self, response: Response) -> None:
+        with trio.CancelScope() as scope:
+            self.take_scope(scope)
             await self._write_last(response)
-        else:
-            self._is_closed = True
 
     async def _receive_body(self) -> bytes:
         """The body's next piece, for the request's ``body`` and ``stream``."""

@@ -12,14 +12,11 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import trio
 
 from trioweb.errors import TooManyConnections
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 logger = logging.getLogger("trioweb")
 
@@ -40,17 +37,14 @@ class ConnectionCaps:
         """How many places are taken."""
         return self._total
 
-    def take(self, address: str, *, limit: int | None, limit_per_address: int | None) -> Place:
-        """Take a place for one WebSocket.
+    def take(self, address: str, *, limit: int | None, limit_per_address: int | None) -> None:
+        """Take a place for one WebSocket; who has it gives it back.
 
         Args:
             address: the peer's, without the port; empty where it has none (Unix sockets), which
                 counts for the first limit only.
             limit: WEBSOCKET_MAX_CONNECTIONS; None is no limit.
             limit_per_address: WEBSOCKET_MAX_CONNECTIONS_PER_IP; None is no limit.
-
-        Returns:
-            The place, taken already; leaving it as a context manager gives it back.
 
         Raises:
             TooManyConnections: there is none.
@@ -64,10 +58,9 @@ class ConnectionCaps:
             # Counted without a limit as well, since one may be set while the server runs.
             self._by_address[address] = same + 1
         self._total += 1
-        return Place(self, address)
 
     def give_back(self, address: str) -> None:
-        """Take one WebSocket of an address off; ``Place`` does."""
+        """Give back a place that was taken for this address."""
         self._total -= 1
         if not address:
             return
@@ -88,30 +81,3 @@ class ConnectionCaps:
                 limit,
             )
         raise TooManyConnections
-
-
-class Place:
-    """One WebSocket's place; a context manager that gives it back.
-
-    Args:
-        caps: where it was taken.
-        address: for which it was taken.
-    """
-
-    __slots__ = ("_address", "_caps")
-
-    def __init__(self, caps: ConnectionCaps, address: str) -> None:
-        self._caps = caps
-        self._address = address
-
-    def __enter__(self) -> None:
-        """Hold it."""
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Give it back."""
-        self._caps.give_back(self._address)

@@ -1,9 +1,10 @@
 """One WebSocket connection: its tasks and its messages. How it ends is told in ``ending``.
 
-Theory of operation. Two tasks serve a connection. ``Receiver.loop`` is the only reader of the
-stream and owns its end. ``Outbox.send_loop`` is the only writer while something waits to be
-written; its shield is its own, and the receive task cancels it at its end. So the end of the
-receive task is the end of the connection. ``Heartbeat`` minds the deadlines, in no task of its own.
+Theory of operation. Two tasks serve a connection. ``Receiver.loop`` reads the stream, in turns with
+the handler that waits in ``recv``, and owns its end. ``Outbox.send_loop`` is the only writer while
+something waits to be written; its shield is its own, and the receive task cancels it at its end. So
+the end of the receive task is the end of the connection. ``Heartbeat`` minds the deadlines, in no
+task of its own.
 
 Source: RFC 6455 §5, §6.
 """
@@ -122,7 +123,7 @@ class Connection(Ending):
             self, self._decoder, rate and RateLimit(*rate, trio.current_time()), self._budget
         )
         self.inbox = Inbox(
-            self._decoder, options.max_queue, options.max_size, options.stream, self.receiver.wake
+            self._decoder, options.max_queue, options.max_size, options.stream, self.receiver
         )
         self._may_write = True
         self._send_scope: trio.CancelScope | None = None
@@ -449,6 +450,10 @@ class Connection(Ending):
         self.receiver.let_go()
         self.outbox.let_go()
         self.inbox.let_go()
+
+    def rest(self) -> None:
+        """Take less memory: the peer has been silent for a while, and may be for hours."""
+        self._decoder.rest()
 
     def warn_of_full_inbox(self) -> None:
         """Say once that the handler does not read."""

@@ -78,6 +78,12 @@ WHOLE_COMPRESSED: Final = frozenset((FIN | RSV1 | TEXT, FIN | RSV1 | BINARY))
 ANY_WHOLE: Final = WHOLE | WHOLE_COMPRESSED
 """Those of all pieces that are not fragments."""
 
+_NO_PIECES: Final[deque[tuple[int, bytes, bytes | bytearray]]] = deque()
+"""Of a peer that sends no messages, as those who only listen: not to be filled.
+
+An empty deque is as large as one with 64 messages.
+"""
+
 _DATA: Final = frozenset((TEXT, BINARY))
 
 
@@ -181,7 +187,7 @@ class Scanner:
         self._incoming_mask = b""
         self._incoming_fin = 0
         # What has come and was not read.
-        self._pieces: deque[tuple[int, bytes, bytes | bytearray]] = deque()
+        self._pieces = _NO_PIECES
         self.waiting = 0  # how many pieces end a message
 
     def feed(self, data: bytes) -> Sequence[Control]:
@@ -218,6 +224,8 @@ class Scanner:
                 stop = (start := pos + head) + size
                 # The fast way: a small unfragmented message, all of it here.
                 if size <= small and first in whole and stop <= end and not self._fragmented:
+                    if pieces is _NO_PIECES:
+                        pieces = self._begin_pieces()
                     pieces.append((first, data[pos + 2 : start], data[start:stop]))
                     self.waiting += 1
                     self.buffered += size
@@ -294,9 +302,20 @@ class Scanner:
             self._incoming_kind, self._incoming_mask, self._incoming_fin = first ^ fin, mask, fin
         return head + got
 
+    def rest(self) -> None:
+        """Hold no place for what may come: the peer has been silent for a while."""
+        if not self._pieces:
+            self._pieces = _NO_PIECES
+
+    def _begin_pieces(self) -> deque[tuple[int, bytes, bytes | bytearray]]:
+        """Return the pieces, to be added to."""
+        if self._pieces is _NO_PIECES:
+            self._pieces = deque()
+        return self._pieces
+
     def _store(self, kind: int, mask: bytes, payload: bytes | bytearray) -> None:
         """Store a piece whose payload is counted already."""
-        self._pieces.append((kind, mask, payload))
+        self._begin_pieces().append((kind, mask, payload))
         self.waiting += kind >> 7
         if kind not in ANY_WHOLE:
             self.buffered += MIN_FRAGMENT_COST

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -71,6 +71,10 @@ class PingWaiter:
         self._answered.set()
 
 
+# Of a connection where no pong is waited for: not to be filled.
+_NO_PINGS: Final[dict[bytes, PingWaiter]] = {}
+
+
 class Heartbeat:
     """Watches over one connection, from ``start`` to ``let_go``.
 
@@ -95,7 +99,7 @@ class Heartbeat:
     def __init__(self, connection: Connection, ticker: Ticker) -> None:
         self._connection = connection
         self._alarm = Alarm(ticker, self)
-        self._pings: dict[bytes, PingWaiter] = {}
+        self._pings = _NO_PINGS
         self._own_ping: bytes | None = None
         self._last_ping = -math.inf
         self._has_warned = False
@@ -120,6 +124,8 @@ class Heartbeat:
             raise ValueError(f"a ping carries at most 125 bytes, not {len(data)}")
         elif data in self._pings:
             raise ValueError(f"a ping with the data {data!r} is already in flight")
+        if not self._pings:
+            self._pings = {}
         waiter = self._pings[data] = PingWaiter()
         self._last_ping = trio.current_time()
         self._connection.outbox.put_control(encode_frame(PING, data))
@@ -133,11 +139,13 @@ class Heartbeat:
             waiter = self._pings.pop(key)
             self.latency = waiter.answer()
             if key == data:
-                return
+                break
+        if not self._pings:
+            self._pings = _NO_PINGS  # a dict that was emptied is as large as it was
 
     def release_pings(self, error: Callable[[], Exception]) -> None:
         """The connection has ended: let nobody wait for a pong."""
-        pings, self._pings = self._pings, {}
+        pings, self._pings = self._pings, _NO_PINGS
         for waiter in pings.values():
             waiter.fail(error)
 
@@ -272,6 +280,7 @@ class Heartbeat:
             # Those who answer none are alive by what they say; there is no use in more than one.
             if self._own_ping is not None:
                 self._pings.pop(self._own_ping, None)
+            connection.rest()
             self.ping(b"")
             self._own_ping = next(reversed(self._pings))
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from trioweb.ws.messages import Decoder
+    from trioweb.ws.receiver import Receiver
 
 T = TypeVar("T")
 
@@ -40,7 +41,7 @@ class Inbox:
         max_queue: complete messages that may wait before reading pauses.
         max_size: bytes of one message; ``SIZES_TOGETHER`` times this may wait.
         stream: messages are taken in parts only, and no more than ``STREAM_BYTES`` wait.
-        has_room: called when something was taken while the inbox was full.
+        receiver: woken when something was taken while the inbox was full.
 
     Attributes:
         is_claimed: a task has found nothing, and waits: nobody else may receive.
@@ -52,12 +53,12 @@ class Inbox:
         "_decoder",
         "_drains",
         "_ended",
-        "_has_room",
         "_is_sealed",
         "_max_bytes",
         "_max_queue",
         "_parts",
         "_reader",
+        "_receiver",
         "_stream",
         "_take_for_reader",
         "is_claimed",
@@ -71,13 +72,13 @@ class Inbox:
         max_queue: int,
         max_size: int,
         stream: bool,
-        has_room: Callable[[], None],
+        receiver: Receiver,
     ) -> None:
         self._decoder = decoder
         self._max_queue = max_queue
         self._max_bytes = STREAM_BYTES if stream else SIZES_TOGETHER * max(max_size, 1)
         self._stream = stream
-        self._has_room = has_room
+        self._receiver = receiver
         self._reader: trio.lowlevel.Task | None = None
         self._take_for_reader: Callable[[], object] = _take_nothing
         self.is_claimed = False
@@ -263,7 +264,7 @@ class Inbox:
     def _unpause(self) -> None:
         if self.is_paused and not self.is_full:
             self.is_paused = False
-            self._has_room()
+            self._receiver.wake()
 
     def _reschedule(self, result: outcome.Outcome[object]) -> None:
         task, self._reader = self._reader, None

@@ -81,9 +81,9 @@ class Decoder(Scanner):
         self._is_text = False
         self._is_compressed = False
         # What next_message has put together of it, and how many bytes those were.
-        self._together: list[Any] = []
+        self._together: list[Any] | None = None
         self._held = 0
-        self._utf8 = _utf8_decoder()
+        self._utf8: codecs.IncrementalDecoder | None = None  # within a text that is no whole piece
 
     def next_message(self) -> str | bytes | None:
         """Take the next complete message; what is left of one in parts is skipped first.
@@ -185,7 +185,7 @@ class Decoder(Scanner):
                 inflater.abandon()
         self.is_mid_message = self._is_skipping = not is_last
         if is_last:
-            self._utf8.reset()
+            self._utf8 = None
         return max(work, MIN_FRAGMENT_COST)
 
     def discard(self) -> None:
@@ -229,11 +229,11 @@ class Decoder(Scanner):
 
     def _pull(self) -> tuple[bytes, bool] | None:
         """Take what comes next of the message in progress, and whether it is the last of it."""
-        pieces = self._pieces
-        if not pieces:
+        if not self._pieces:
             if not self._incoming:
                 return None
             self._take_incoming()
+        pieces = self._pieces
         kind, mask, payload = piece = pieces[0]
         if self._is_fed:
             data = b""
@@ -282,6 +282,8 @@ class Decoder(Scanner):
             data, last = pulled
             self._held += len(data)
             self.buffered += len(data)
+            if self._together is None:
+                self._together = []
             self._together.append(self._decode(data, last))
             if last:
                 return self._take_held()
@@ -291,15 +293,20 @@ class Decoder(Scanner):
         """Take what ``_assemble`` has put together."""
         self.buffered -= self._held
         self._held = 0
-        together, self._together = self._together, []
+        together, self._together = self._together or (), None
         return "".join(together) if self._is_text else b"".join(together)
 
     def _decode(self, data: bytes, last: bool) -> str | bytes:
         """Decode a part."""
         if not self._is_text:
             return data
+        if self._utf8 is None:
+            self._utf8 = _utf8_decoder()
+        utf8 = self._utf8
+        if last:
+            self._utf8 = None
         try:
-            return self._utf8.decode(data, last)
+            return utf8.decode(data, last)
         except UnicodeDecodeError:
             raise _invalid_text() from None
 
@@ -310,7 +317,7 @@ class Decoder(Scanner):
         self._pieces.clear()
         self._incoming = b""
         self._is_fed = False
-        self._together.clear()
+        self._together = None
         self.waiting = self._need = self._held = self.buffered = 0
         self._rest = b""
 

@@ -13,7 +13,7 @@ offered is held back.
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import outcome
 import trio
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     # A frame, or what makes it when it is admitted: one that depends on those before it.
     LazyFrame: TypeAlias = bytes | Callable[[], bytes]
+    Line: TypeAlias = OrderedDict[trio.lowlevel.Task, LazyFrame | None]
 
 # A member that is this many times over the bound is not slow but stuck.
 REFUSED_ABOVE = 4
@@ -40,6 +41,9 @@ REFUSED_ABOVE = 4
 # take many times the memory of the bound. Some may wait in any case.
 BYTES_PER_PLACE = 256
 PLACES_FREE = 64
+
+# Of an outbox where nothing was ever held back: not to be filled.
+_NOTHING_HELD: Final = FrameQueue()
 
 
 class Outbox(FrameWriter):
@@ -83,11 +87,12 @@ class Outbox(FrameWriter):
     ) -> None:
         super().__init__(stream, fanout, start_sender, lost, backlog_began)
         self._bound = max(bound, 1)  # one message always
-        self._held = FrameQueue()  # until the fragmented message has ended
+        self._held = _NOTHING_HELD  # until the fragmented message has ended
         # Who waits for the admission of a frame, or for a turn (None); they leave from anywhere.
-        self._line: OrderedDict[trio.lowlevel.Task, LazyFrame | None] = OrderedDict()
+        # Most connections never have a line.
+        self._line: Line | None = None
         self._turn_of: trio.lowlevel.Task | None = None
-        self._turn_line: OrderedDict[trio.lowlevel.Task, LazyFrame | None] = OrderedDict()
+        self._turn_line: Line | None = None
         self.deflater: Deflater | None = None
         self.admitted = 0
         self.dropped = 0
@@ -146,17 +151,20 @@ class Outbox(FrameWriter):
         Cancellation:
             Only before the frame is admitted; then nothing of it is sent.
         """
-        await self._wait_in(self._line, frame)
+        await self._wait_in_line(frame)
 
-    async def _wait_in(
-        self, line: OrderedDict[trio.lowlevel.Task, LazyFrame | None], frame: LazyFrame | None
-    ) -> None:
-        task = trio.lowlevel.current_task()
-        if line is self._line and self.is_turn_of_this_task:
+    async def _wait_in_line(self, frame: LazyFrame | None) -> None:
+        if self.is_turn_of_this_task:
             raise RuntimeError(
                 "send() within the parts of send_fragments() would wait for itself; end the "
                 "fragmented message first"
             )
+        if self._line is None:
+            self._line = OrderedDict()
+        await self._wait_in(self._line, frame)
+
+    async def _wait_in(self, line: Line, frame: LazyFrame | None) -> None:
+        task = trio.lowlevel.current_task()
         line[task] = frame
 
         def abort(_: object) -> trio.lowlevel.Abort:
@@ -179,7 +187,7 @@ class Outbox(FrameWriter):
         if self.has_room:
             self._turn_of = trio.lowlevel.current_task()
         else:
-            await self._wait_in(self._line, None)
+            await self._wait_in_line(None)
 
     async def put_fragment(self, frame: Callable[[], bytes]) -> None:
         """Admit a frame of the message whose turn it is, when there is room.
@@ -193,6 +201,8 @@ class Outbox(FrameWriter):
         if self.size < self._bound:
             self.put(frame(), is_its_turn=True)
         else:
+            if self._turn_line is None:
+                self._turn_line = OrderedDict()
             await self._wait_in(self._turn_line, frame)
 
     def end_turn(self) -> None:
@@ -259,6 +269,8 @@ class Outbox(FrameWriter):
             self.replaced += 1
             self.unsent += 1
         elif self._turn_of is not None:
+            if self._held is _NOTHING_HELD:
+                self._held = FrameQueue()
             self._held.offer(frame, key, droppable=drop_oldest)
         else:
             self._queue.offer(frame, key, droppable=drop_oldest)

@@ -121,7 +121,7 @@ class Endpoint(Protocol):
 
     Attributes:
         name: the handler's, for logs.
-        accepts: whether ``run`` accepts by itself, before it calls the handler.
+        accepts: whether ``open`` accepts by itself, before it calls the handler.
         sees_responses: whether ``finish`` does anything.
     """
 
@@ -134,8 +134,15 @@ class Endpoint(Protocol):
     @property
     def sees_responses(self) -> bool: ...  # noqa: D102
 
-    def run(self, websocket: Websocket) -> Awaitable[Response | None]:
-        """Run everything up to and including the handler. A Response denies the handshake."""
+    def open(self, websocket: Websocket) -> Awaitable[Response | Awaitable[object]]:
+        """Run everything up to the handler, and call that: what is to be awaited then.
+
+        It is not awaited within, since what waits there waits as long as the connection lasts.
+        A Response denies the handshake instead.
+        """
+
+    def answer(self, websocket: Websocket, returned: object) -> Response | None:
+        """What the handler has returned, as the Response that denies the handshake, or None."""
 
     def failed(self, websocket: Websocket, error: Exception) -> Awaitable[Response | None]:
         """Hear what the handler or a task of ``ws.nursery`` raised, while it is still open.
@@ -145,6 +152,9 @@ class Endpoint(Protocol):
 
     def finish(self, response: Response) -> Awaitable[Response]:
         """Run response middleware over the 101 or the denial."""
+
+    def ended(self) -> None:
+        """Hear that the connection's last task has ended."""
 
 
 def serve_websocket(
@@ -157,6 +167,7 @@ def serve_websocket(
     fanout: Fanout,
     ticker: Ticker,
     endpoint: Endpoint,
+    take_scope: Callable[[trio.CancelScope], None],
 ) -> Awaitable[Response | None]:
     """Serve one WebSocket from its handshake to its end, when it is awaited.
 
@@ -169,6 +180,7 @@ def serve_websocket(
         fanout: of the application's broadcasts.
         ticker: of the application's connections; runs.
         endpoint: the application's part.
+        take_scope: told of the scope by which the server can end it: it has none around it.
 
     Returns:
         The response that denies the handshake, or None when the WebSocket was served.
@@ -176,7 +188,9 @@ def serve_websocket(
     Cancellation:
         Cancels the handler at once; the frame in progress and Close 1001 are written within 1 s.
     """
-    session = _WebsocketSession(request, stream, opening, options, fanout, ticker, endpoint)
+    session = _WebsocketSession(
+        request, stream, opening, options, fanout, ticker, endpoint, take_scope
+    )
     return session.run(trailing)
 
 
@@ -190,6 +204,7 @@ class _WebsocketSession:
         "_opening",
         "_outcome",
         "_started_at",
+        "_take_scope",
         "_tasks",
         "connection",
         "request",
@@ -205,8 +220,10 @@ class _WebsocketSession:
         fanout: Fanout,
         ticker: Ticker,
         endpoint: Endpoint,
+        take_scope: Callable[[trio.CancelScope], None],
     ) -> None:
         self.request = request
+        self._take_scope = take_scope
         self._opening = opening
         self._endpoint = endpoint
         self._started_at = trio.current_time()
@@ -228,24 +245,32 @@ class _WebsocketSession:
     async def run(self, trailing: bytes) -> Response | None:
         """Run the connection to its end; returns the denial if there is one."""
         connection, websocket, endpoint = self.connection, self.websocket, self._endpoint
-        if trailing:
-            connection.receiver.received_early(trailing)
-        self.request.on_shutdown.add(connection.drain)
         returned: Response | None = None
         try:
+            if trailing:
+                connection.receiver.received_early(trailing)
+            self.request.on_shutdown.add(connection.drain)
             async with trio.open_nursery() as self._tasks:
+                self._take_scope(self._tasks.cancel_scope)
                 self._tasks.start_soon(connection.receiver.loop, name=RECEIVE_TASK)
                 connection.heartbeat.start()
                 async with trio.open_nursery() as nursery:
                     websocket.nursery = ConnectionNursery(nursery, websocket, self)
                     try:
-                        returned = await self._call(endpoint.run(websocket))
+                        try:
+                            # Not in a function: each on the way to the handler is memory for as
+                            # long as it runs, and time whenever it is woken.
+                            with self._handler_scope:
+                                opened = await endpoint.open(websocket)
+                                if isinstance(opened, Response):
+                                    returned = opened
+                                else:
+                                    returned = endpoint.answer(websocket, await opened)
+                        except BaseException as raised:
+                            self._take_failure(raised)
                         error = self._outcome.error
                         if isinstance(error, Exception):
-                            # A scope of its own, since the handler's may be cancelled by now.
-                            deadline = trio.current_time() + connection.options.timeout
-                            self._handler_scope = trio.CancelScope(deadline=deadline)
-                            returned = await self._call(endpoint.failed(websocket, error))
+                            returned = await self._handle_failure(error)
                     finally:
                         self._conclude(nursery)
                     if connection.accepted and not connection.outbox.close_written.is_set():
@@ -257,6 +282,7 @@ class _WebsocketSession:
                     connection.receiver.hand_back()
         finally:
             self.request.on_shutdown.discard(connection.drain)
+            endpoint.ended()
             if connection.accepted:
                 self._log_access()
             connection.let_go()
@@ -266,25 +292,32 @@ class _WebsocketSession:
             return None
         return await self._finish_denial(self._denial(returned))
 
-    async def _call(self, body: Awaitable[Response | None]) -> Response | None:
-        """Run the handler, or what handles its failure, in the handler's scope.
-
-        What it raises is kept in ``_outcome``; cancellations from outside go through.
-        """
+    async def _handle_failure(self, error: Exception) -> Response | None:
+        """Let the application hear of what was raised, while the connection is still open."""
+        # A scope of its own, since the handler's may be cancelled by now.
+        deadline = trio.current_time() + self.connection.options.timeout
+        self._handler_scope = trio.CancelScope(deadline=deadline)
         try:
             with self._handler_scope:
-                return await body
+                return await self._endpoint.failed(self.websocket, error)
         except BaseException as raised:
-            rest = without_cancelled(raised)
-            if rest is not None:
-                self.crashed(rest)
-            if isinstance(raised, trio.Cancelled):
-                raise
-            if rest is not raised and isinstance(raised, BaseExceptionGroup):
-                cancelled, _ = raised.split(trio.Cancelled)
-                assert cancelled is not None
-                raise cancelled from None
+            self._take_failure(raised)
         return None
+
+    def _take_failure(self, raised: BaseException) -> None:
+        """Keep what the handler, or what handles its failure, has raised.
+
+        Cancellations from outside go on.
+        """
+        rest = without_cancelled(raised)
+        if rest is not None:
+            self.crashed(rest)
+        if isinstance(raised, trio.Cancelled):
+            raise raised
+        if rest is not raised and isinstance(raised, BaseExceptionGroup):
+            cancelled, _ = raised.split(trio.Cancelled)
+            assert cancelled is not None
+            raise cancelled from None
 
     def _conclude(self, nursery: trio.Nursery) -> None:
         """The handler has ended: close with what that stands for."""
@@ -302,7 +335,9 @@ class _WebsocketSession:
 
     async def accept(self, subprotocol: str | None, headers: HeaderSource | None) -> None:
         """Write the 101, once response middleware has seen it."""
-        opening, connection = self._opening, self.connection
+        connection = self.connection
+        self._check_not_accepted()
+        opening = self._opening
         if subprotocol is not None and subprotocol not in opening.offered:
             raise ValueError(f"the client did not offer the subprotocol {subprotocol!r}")
         selected = opening.subprotocol if subprotocol is None else subprotocol
@@ -312,9 +347,7 @@ class _WebsocketSession:
             response = await self._endpoint.finish(
                 handshake.accept_response(opening.key, selected, headers, extensions)
             )
-        # Middleware may have taken its time.
-        if connection.accepted:
-            raise RuntimeError("this WebSocket was accepted by another task meanwhile")
+            self._check_not_accepted()  # middleware may have taken its time
         if response is not None and response.status != 101 and connection.denial is None:
             connection.denial = response  # middleware may still refuse, and has seen its own answer
             self._denial_is_finished = True
@@ -325,6 +358,13 @@ class _WebsocketSession:
             connection.accept(handshake.accept_head(opening.key, selected, extensions))
         else:
             connection.accept(encode_head(response))  # which may refuse a header
+        # What is not needed any more may take a good part of what an idle connection does.
+        del self._opening, self._take_scope
+        self.request.headers.pack()
+
+    def _check_not_accepted(self) -> None:
+        if self.connection.accepted:
+            raise RuntimeError("this WebSocket was accepted by another task meanwhile")
 
     def start_task(self, body: Callable[[], Awaitable[None]]) -> None:
         """Start a task in the connection's nursery."""
@@ -380,8 +420,11 @@ class _WebsocketSession:
         if self._denial_is_finished:
             return denial
         timeout = self.connection.options.timeout
-        with trio.move_on_after(timeout):
+        with trio.move_on_after(timeout) as scope:
+            self._take_scope(scope)
             return await self._endpoint.finish(denial)
+        if trio.current_time() < scope.deadline:
+            return denial  # the drain has taken too long
         logger.warning("response middleware took more than %g s over a denial", timeout)
         return denial
 
