@@ -906,7 +906,8 @@ async def test_a_server_cancelled_at_any_step_says_1001(bench: Bench, handling: 
     async def handler(ws: Websocket) -> None:
         if handling == "echo":
             async for message in ws:
-                await ws.send(message)
+                assert isinstance(message, str)
+                await ws.send(message * 3000)
         elif handling == "fragments":
             await ws.send_fragments(expected)
             await ws.wait_closed()
@@ -925,8 +926,10 @@ async def test_a_server_cancelled_at_any_step_says_1001(bench: Bench, handling: 
                     trio.lowlevel.add_instrument(counter)
                     try:
                         if handling == "echo":
-                            for message in expected:
-                                await say(peer, message)
+                            # Small, so that the peer is soon there to read the answers: who
+                            # reads nothing for a second is left in the middle of a frame.
+                            for n in range(len(expected)):
+                                await say(peer, str(n))
                         while case.close is None and "".join(case.messages) != "".join(expected):
                             await hear(peer, case)
                         if case.close is None:
