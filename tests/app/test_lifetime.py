@@ -229,3 +229,17 @@ async def test_a_lifespan_may_serve_connections_itself(
         async with app.lifetime():
             pass
     assert ended == [app.config.REQUEST_TIMEOUT] * 2
+
+
+async def test_the_ticker_holds_nothing_that_has_ended() -> None:
+    """Deadlines of a connection are a minute away when it ends; it goes at once all the same."""
+    app = TrioWeb()
+    async with app.lifetime():
+        ours, theirs = link_pair()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(app.serve_stream, ours)
+            await theirs.send_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert (await theirs.receive_some(65536)).startswith(b"HTTP/1.1 404 ")
+            assert [alarm._sleeper for _, _, alarm in app.ticker._heap] != []
+            await theirs.aclose()
+        assert {alarm._sleeper for _, _, alarm in app.ticker._heap} == {None}
