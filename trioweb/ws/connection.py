@@ -164,13 +164,13 @@ class Connection(Ending):
         deflater = self._deflater
         if deflater is None:
             frame = encode_frame(opcode, payload)
-            is_admitted = outbox.put(frame, gather=self._decoder.waiting > 0)
         elif deflater.takeover and not outbox.has_room:
-            frame, is_admitted = partial(self._frame, opcode, payload), False
+            frame = partial(self._frame, opcode, payload)  # it depends on those before it
         else:
             frame = self._frame(opcode, payload)
-            is_admitted = outbox.put(frame, gather=self._decoder.waiting > 0)
-        if not is_admitted:
+        # While messages wait their answers are likely to follow at once.
+        gather = self._decoder.waiting > 0
+        if not isinstance(frame, bytes) or not outbox.put(frame, gather=gather):
             await outbox.wait_to_put(frame)
             self._budget.renew()
         elif outbox.is_broken:
@@ -270,6 +270,7 @@ class Connection(Ending):
         if not self.accepted:
             self.check_accepted()
         inbox.check_reader()
+        # Looked at here as well, since it is what a busy connection finds.
         is_empty = not self._decoder.waiting and inbox.is_empty
         if not is_empty:
             budget = self._budget

@@ -78,8 +78,8 @@ WHOLE_COMPRESSED: Final = frozenset((FIN | RSV1 | TEXT, FIN | RSV1 | BINARY))
 ANY_WHOLE: Final = WHOLE | WHOLE_COMPRESSED
 """Those of all pieces that are not fragments."""
 
-_NO_PIECES: Final[deque[tuple[int, bytes, bytes | bytearray]]] = deque()
-"""Of a peer that sends no messages, as those who only listen: not to be filled.
+_NO_PIECES: Final[deque[tuple[int, bytes, bytes | bytearray]]] = deque(maxlen=0)
+"""Of a peer that sends no messages, as those who only listen: can't be filled.
 
 An empty deque is as large as one with 64 messages.
 """
