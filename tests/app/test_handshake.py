@@ -523,3 +523,23 @@ async def test_a_client_that_leaves_while_it_is_denied_is_closed(
                         pass
             with pytest.raises(trio.ClosedResourceError):
                 server.try_receive(1)
+
+
+async def test_a_refusal_at_the_drains_end_waits_for_nobody(autojump_clock: MockClock) -> None:
+    """Its last words are said, and its client has no second more to leave."""
+    app = TrioWeb(config={"GRACEFUL_SHUTDOWN_TIMEOUT": 2})
+
+    @app.on_request
+    async def think(request: Request) -> None:
+        await trio.sleep(100)
+
+    async with app.lifetime():
+        client, server = link_pair()
+        began = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(app.serve_stream, server)
+            await client.send_all(HANDSHAKE % b"/nowhere")
+            await wait_all_tasks_blocked()
+            app.shutdown()
+        assert trio.current_time() - began == 2
+        assert (await read_head(client)).startswith(b"HTTP/1.1 503 ")

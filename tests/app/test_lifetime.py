@@ -11,11 +11,15 @@ import pytest
 import trio
 from trio.testing import memory_stream_pair, wait_all_tasks_blocked
 
+from tests.app.conftest import HANDSHAKE
 from trioweb.app import TrioWeb
 from trioweb.testing import link_pair
+from trioweb.ws.encoding import encode_close
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
+
+    from trioweb import Request, Websocket
 
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable")
 GET = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
@@ -243,3 +247,26 @@ async def test_the_ticker_holds_nothing_that_has_ended() -> None:
             assert [alarm._sleeper for _, _, alarm in app.ticker._heap] != []
             await theirs.aclose()
         assert {alarm._sleeper for _, _, alarm in app.ticker._heap} == {None}
+
+
+async def test_a_websocket_that_outlives_the_lifetime_is_closed(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """However long ago it was an HTTP request, whose deadlines are over."""
+    app = TrioWeb(config={"WEBSOCKET_PING_TIMEOUT": None})
+
+    @app.websocket("/ws")
+    async def handler(request: Request, ws: Websocket) -> None:
+        async for _ in ws:
+            pass
+
+    ours, theirs = link_pair()
+    with trio.fail_after(110):
+        async with trio.open_nursery() as nursery, app.lifetime():
+            nursery.start_soon(app.serve_stream, ours)
+            await theirs.send_all(HANDSHAKE % b"/ws")
+            await trio.sleep(100)
+    received = b""
+    while data := await theirs.receive_some(65536):
+        received += data
+    assert received.endswith(encode_close(1001, "server is shutting down"))

@@ -11,6 +11,7 @@ import trio
 import trio.testing
 
 from trioweb.net import ByteStream, SocketStream, StreamAdapter, as_byte_stream
+from trioweb.net.linger import linger
 from trioweb.net.stream import _judge_tcp_info
 from trioweb.testing import link_pair
 
@@ -253,4 +254,16 @@ async def test_who_waits_for_bytes_can_be_told_to_stop(make: Callable[[], Pair])
     with pytest.raises(trio.ClosedResourceError):
         await a.receive_some(10)
     pollable.interrupt()
+    await b.aclose()
+
+
+@pytest.mark.parametrize("make", [make_tcp, make_unix, lambda: link_pair()])
+async def test_last_words_read_what_is_there_in_no_time(make: Callable[[], Pair]) -> None:
+    """Also what came when the stream had just been found empty: it would be answered with RST."""
+    a, b = make()
+    assert a.try_receive(10) is None
+    assert b.try_send(b"late") == 4
+    await linger(as_byte_stream(a), 0)
+    assert a.try_receive(10) is None
+    await a.aclose()
     await b.aclose()
