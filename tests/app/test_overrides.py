@@ -143,16 +143,15 @@ async def test_disconnect_grace(
     async with open_client(make(handler, config, disconnect_grace=of_route)) as client:
         for path in ("/own", "/plain"):
             began = trio.current_time()
-            async with client.websocket(path):
-                pass
-            await trio.sleep(3000)
-            if path == "/plain":
-                assert ended["/plain"] - began == of_config
-            elif seconds is None:
-                assert ended == {}
-            else:
-                assert ended["/own"] - began == seconds
-        await trio.sleep(600)
+            async with client.websocket(path) as ws:
+                await ws.close()
+                await trio.sleep(3000)
+                if path == "/plain":
+                    assert ended["/plain"] - began == of_config
+                elif seconds is None:
+                    assert ended == {}
+                else:
+                    assert ended["/own"] - began == seconds
     assert set(ended) == {"/own", "/plain"}
 
 

@@ -429,7 +429,7 @@ async def test_drain_ends_it_before_the_lifespan_is_left(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     """Its members leave as the drain begins; it has the lifespan's things for its cleanup."""
-    diary = Diary(cleanup=30)
+    diary = Diary(cleanup=3)
 
     @asynccontextmanager
     async def lifespan(app: TrioWeb) -> AsyncGenerator[None, None]:

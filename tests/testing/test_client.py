@@ -20,16 +20,17 @@ if TYPE_CHECKING:
     from trioweb.net import ByteStream
 
 
-class Scripted:
+class Scripted(TrioWeb):
     """Answers every connection with the same bytes, once a whole head has come, and closes."""
 
     def __init__(self, answer: bytes | None) -> None:
+        super().__init__("scripted")
         self.answer = answer
         self.requests: list[bytes] = []
         self.lived: list[str] = []
 
     @asynccontextmanager
-    async def lifetime(self) -> AsyncGenerator[None]:
+    async def lifetime(self, *, lifespan: bool = True) -> AsyncGenerator[None]:
         self.lived.append("entered")
         try:
             yield
@@ -40,7 +41,10 @@ class Scripted:
         link = cast("Link", stream)
         request = b""
         while b"\r\n\r\n" not in request:
-            request += await link.receive_some(10_000)
+            data = await link.receive_some(10_000)
+            if not data:
+                return
+            request += data
         self.requests.append(request)
         if self.answer is None:
             await trio.sleep_forever()

@@ -91,6 +91,7 @@ class TrioWeb(Dispatch, Registration):
         self.limiter: Limiter = trio.CapacityLimiter(40)
         self._rooms = Rooms(self._room_tasks.find)
         self._websockets: dict[Request, Websocket] = {}  # by their handshakes
+        self.dependency_overrides = {}
         self._caps = ConnectionCaps()
         self._ticker = Ticker()
         self._guards = tuple(guards)
@@ -134,10 +135,20 @@ class TrioWeb(Dispatch, Registration):
         return self._rooms
 
     @property
+    def is_running(self) -> bool:
+        """Whether it is served, or within ``lifetime``."""
+        return self._server is not None
+
+    @property
     def connections(self) -> frozenset[Websocket]:
         """The WebSockets that are open now."""
+        return frozenset(ws for ws in self.websockets if ws.open)
+
+    @property
+    def websockets(self) -> frozenset[Websocket]:
+        """The WebSockets whose handlers have not ended, whether they are open or not."""
         # A list first: a thread may ask while connections come and go.
-        return frozenset(ws for ws in list(self._websockets.values()) if ws.open)
+        return frozenset(list(self._websockets.values()))
 
     def room(self, name: str) -> Room:
         """A handle of a room, to join it or to tell its members something.
@@ -195,8 +206,11 @@ class TrioWeb(Dispatch, Registration):
         return f"{plain}{'s' if is_secure else ''}://{host}{url}"
 
     @asynccontextmanager
-    async def lifetime(self) -> AsyncGenerator[None, None]:
+    async def lifetime(self, *, lifespan: bool = True) -> AsyncGenerator[None, None]:
         """Enter the lifespan and open the nursery; connections can be served inside.
+
+        Args:
+            lifespan: whether the lifespan is entered; a test may do without.
 
         Raises:
             RouteError: a handler's annotation can't be resolved, though everything is imported.
@@ -212,9 +226,8 @@ class TrioWeb(Dispatch, Registration):
         self._nursery = AppNursery(self.shutdown)
         self._server = Server(self)
         try:
-            async with open_lifetime(
-                self, self._lifespan, self._nursery, self._rooms, self._ticker
-            ):
+            entered = self._lifespan if lifespan else None
+            async with open_lifetime(self, entered, self._nursery, self._rooms, self._ticker):
                 yield
         finally:
             self._nursery = self._server = None

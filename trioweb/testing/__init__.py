@@ -1,7 +1,19 @@
 """What users test their applications with: an in-memory client and its streams."""
 
-from trioweb.testing.client import open_client
+from trioweb.testing.client import Client, open_client
+from trioweb.testing.frame import Frame, Opcode
+from trioweb.testing.leaks import Leaked
 from trioweb.testing.link import Link, link_pair
-from trioweb.testing.session import Denied
+from trioweb.testing.session import Denied, WebsocketSession
 
-__all__ = ["Denied", "Link", "link_pair", "open_client"]
+__all__ = [
+    "Client",
+    "Denied",
+    "Frame",
+    "Leaked",
+    "Link",
+    "Opcode",
+    "WebsocketSession",
+    "link_pair",
+    "open_client",
+]

@@ -1,46 +1,50 @@
 """The in-memory client: an application under test, served over `Link`s in the test's own process.
 
 Theory of operation. Each request and each WebSocket is a connection of its own: a pair of `Link`s,
-one end of which the application serves as if it were a socket. All its tasks live in the client's
-nursery, inside the application's lifetime; leaving the client cancels them.
+one end of which the application serves as if it were a socket. When a test leaves a WebSocket, the
+handler has what it needs to go to its end, except time: what waits for that is cancelled. So
+nothing is left of a connection when its block ends, and what is all the same is a leak.
 """
 
 from __future__ import annotations
 
+import contextvars
 import string
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypedDict, Unpack
-from urllib.parse import quote
-
+from typing import TypedDict, Unpack
 import h11
-import trio
-
 from trioweb.errors import TrioWebError
 from trioweb.http import jsoncodec
+from trioweb.testing.link import DEFAULT_BUFFER
+from contextlib import asynccontextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import trio
+
 from trioweb.http.headers import Headers
-from trioweb.testing.link import DEFAULT_BUFFER, Link, link_pair
+from trioweb.testing.clock import held_clock
+from trioweb.testing.leaks import LeakCheck, say_before_waiting
+from trioweb.testing.link import Link
+from trioweb.testing.running import Lifetime, changed
+from trioweb.testing.serving import Serving, settle
 from trioweb.testing.session import PATIENCE, WebsocketSession, run_websocket
+from trioweb.testing.tasks import break_shields, place_of_caller
+from trioweb.ws.websocket import connection_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping, Sequence
-    from contextlib import AbstractAsyncContextManager
+    from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
-    from trioweb.net import ByteStream
+    from trioweb.app import TrioWeb
+    from trioweb.http.headers import HeaderSource
+    from trioweb.ws.websocket import Websocket
 
 # The Host of every request; no name that a resolver could know (RFC 6761 §6.4).
 HOST = "app.test"
+
+
 _MISSING: Any = object()
-
-
-class Application(Protocol):
-    """What an application must have to be tested: `trioweb.TrioWeb` does."""
-
-    def lifetime(self) -> AbstractAsyncContextManager[object]:
-        """Run the application's lifespan."""
-
-    async def serve_stream(self, stream: trio.abc.Stream | ByteStream) -> None:
-        """Serve one connection to its end."""
 
 
 @dataclass(frozen=True)
@@ -70,18 +74,51 @@ class RequestOptions(TypedDict, total=False):
 
 
 class Client:
-    """The client of one application; `open_client` makes it."""
+    """The client of one application; `open_client` makes it.
 
-    def __init__(self, app: Application, nursery: trio.Nursery, buffer: int) -> None:
-        self._app = app
+    Attributes:
+        app: the application.
+    """
+
+    def __init__(
+        self,
+        app: TrioWeb,
+        nursery: trio.Nursery,
+        link: Link,
+        leaks: LeakCheck,
+        context: contextvars.Context,
+    ) -> None:
+        self.app = app
         self._nursery = nursery
-        self._buffer = buffer
+        self._link = link
+        self._leaks = leaks
+        self._context = context
+        self._servings: dict[Link, Serving] = {}
 
-    def connect(self) -> Link:
-        """Open a bare connection to the application, for bytes of the test's own."""
-        ours, theirs = link_pair(self._buffer)
-        self._nursery.start_soon(self._app.serve_stream, theirs)
+    @property
+    def connections(self) -> list[Websocket]:
+        """The application's ends of this client's WebSockets whose handlers have not ended."""
+        served = {connection_of(ws).stream: ws for ws in self.app.websockets}
+        return [served[stream] for stream in self._servings if stream in served]
+
+    def connect(self, *, link: Link | None = None) -> Link:
+        """Open a bare connection to the application, for bytes of the test's own.
+
+        Args:
+            link: it is made like this one; None: like the client's.
+        """
+        ours, theirs = (link or self._link).another_pair()
+        serving = self._servings[theirs] = Serving(self.app, theirs, place_of_caller())
+        self._context.copy().run(
+            self._nursery.start_soon, self._serve, serving, name=f"serving {theirs.peer}"
+        )
         return ours
+
+    async def _serve(self, serving: Serving) -> None:
+        try:
+            await serving.run(self._leaks.tasks)
+        finally:
+            del self._servings[serving.stream]
 
     async def request(
         self, method: str, path: str, **options: Unpack[RequestOptions]
@@ -140,21 +177,28 @@ class Client:
         self,
         path: str,
         *,
-        headers: Mapping[str, str] | Sequence[tuple[str, str]] | None = None,
+        headers: HeaderSource | None = None,
         subprotocols: Sequence[str] = (),
         origin: str | None = None,
+        link: Link | None = None,
     ) -> AsyncGenerator[WebsocketSession]:
-        """Open a WebSocket, and close it with 1000 when the block is left.
+        """Open a WebSocket; when the block is left, close it with 1000 and end its handler.
+
+        The handler gets what was sent, and may go on as long as it need not wait for time; then it
+        is cancelled, without WEBSOCKET_DISCONNECT_GRACE.
 
         Args:
             path: with its query, if any.
             headers: sent with the handshake.
             subprotocols: offered, the preferred one first.
             origin: sent as the Origin header.
+            link: the connection is made like this one; None: like the client's.
 
         Raises:
             Denied: the application refused the handshake.
             trio.TooSlowError: no answer after 5 s.
+            AssertionError: at the end: the server has closed with another code than 1000 and
+                1001, or vanished, and nobody has looked at it.
         """
         sent = Headers(headers)
         if origin is not None:
@@ -162,71 +206,159 @@ class Client:
         host = sent.get("host", HOST)
         if "host" in sent:
             del sent["host"]
-        link = self.connect()
+        ours = self.connect(link=link)
+        serving = self._servings[ours.other]
         session: WebsocketSession | None = None
+        failure: BaseException | None = None
         try:
             with trio.move_on_after(PATIENCE):
                 session = await self._nursery.start(
-                    run_websocket, link, host, _quote(path), tuple(subprotocols), sent
+                    run_websocket, ours, host, quote_path(path), tuple(subprotocols), sent
                 )
             if session is None:
-                raise trio.TooSlowError(f"waited {PATIENCE:g} s for the handshake of {path}")
+                raise trio.TooSlowError(
+                    f"waited {PATIENCE:g} s for the handshake of {path}; {serving}"
+                )
             yield session
         except BaseException as exc:
-            if session is not None and not isinstance(exc, trio.Cancelled):
-                await _close_after_failure(session)
+            failure = exc
             raise
-        else:
-            await session.close()
         finally:
-            await link.aclose()
+            if isinstance(failure, trio.Cancelled):
+                serving.cancel()
+            try:
+                if session is not None:
+                    await session.leave(has_failed=failure is not None)
+            finally:
+                await ours.aclose()
+                await self._end(serving)
+
+    async def _end(self, *servings: Serving) -> None:
+        """End connections whose other end is closed."""
+        await settle()
+        for one in servings:
+            one.cancel()
+        with trio.move_on_after(PATIENCE):
+            for one in servings:
+                await one.ended.wait()
+            return
+        # What does not end fails the test when the client is left.
+        for one in servings:
+            if not one.ended.is_set():
+                self._leaks.note(str(one))
+
+    def shutdown(self) -> None:
+        """Begin the application's drain, as SIGTERM does; see ``TrioWeb.shutdown``."""
+        self.app.shutdown()
+
+    def real_time(self) -> AbstractContextManager[None]:
+        """A block in which a virtual clock does not jump, but goes as real time does.
+
+        For what the clock can't see: threads and processes of the test's own, sockets. The
+        application's worker threads hold the clock by themselves.
+        """
+        clock = held_clock()
+        return nullcontext() if clock is None else clock.real_time()
+
+    async def aclose(self) -> None:
+        """End all connections, and look at what is left of them."""
+        servings = list(self._servings.values())
+        for one in servings:
+            await one.stream.other.aclose()
+        await self._end(*servings)
+        with trio.CancelScope(shield=True):
+            for one in servings:
+                if not one.ended.is_set():
+                    await self._insist(one)
+
+    async def _insist(self, serving: Serving) -> None:
+        assert serving.task is not None
+        say_before_waiting(f"{serving}: it was cancelled, and goes on")
+        break_shields(serving.task)
+        await serving.ended.wait()
 
 
 @asynccontextmanager
-async def open_client(app: Application, *, link: Link | None = None) -> AsyncGenerator[Client]:
-    """Run an application's lifetime and give a client to it; no socket is opened.
+async def open_client(
+    app: TrioWeb,
+    *,
+    config: Mapping[str, object] | None = None,
+    overrides: Mapping[Callable[..., Any], Callable[..., Any]] | None = None,
+    lifespan: bool = True,
+    link: Link | None = None,
+    check_leaks: bool = True,
+) -> AsyncGenerator[Client]:
+    """Run an application and give a client to it; no socket is opened.
 
-    What the block raises comes out as itself, in no group.
+    What the block raises comes out as itself, in no group. With a virtual clock
+    (``autojump_clock``) time passes at once, except while a ``def`` handler runs.
 
     Args:
-        app: not running yet.
+        app: if it runs already, for another client or a server, this is one more client of it.
+        config: keys of its config that have other values meanwhile.
+        overrides: functions that stand in for dependencies meanwhile.
+        lifespan: whether its lifespan is run.
         link: connections are made like this one, ``Link(buffer=1024)``; it is not used itself.
+        check_leaks: whether what outlives the block fails the test.
+
+    Raises:
+        Leaked: at the end: a task, a WebSocket, a member of a room or a descriptor of the
+            application is left, 5 s after what had it was cancelled. Where the block has raised,
+            this is a note of its exception.
 
     Cancellation:
-        Leaving the block cancels what the application still serves.
+        Cancels what the application still serves.
     """
-    buffer = DEFAULT_BUFFER if link is None else link.buffer
-    failed: BaseException | None = None
+    leaks = LeakCheck(app)
+    failure: BaseException | None = None
+    lifetime: Lifetime | None = None
+    trio.lowlevel.add_instrument(leaks.tasks)
     try:
-        async with app.lifetime(), trio.open_nursery() as nursery:
+        async with trio.open_nursery() as nursery:
             try:
-                yield Client(app, nursery, buffer)
+                with changed(app, config, overrides):
+                    context = contextvars.copy_context()
+                    if not app.is_running:
+                        lifetime = Lifetime(app, leaks)
+                        context = await lifetime.start(nursery, lifespan=lifespan)
+                    try:
+                        client = Client(app, nursery, link or Link(), leaks, context)
+                        try:
+                            yield client
+                        finally:
+                            await client.aclose()
+                            if lifetime is not None:
+                                leaks.look_at_connections()
+                    finally:
+                        if lifetime is not None:
+                            await lifetime.leave()
             except BaseException as exc:
-                failed = exc
-                raise
-            finally:
-                nursery.cancel_scope.cancel(reason="the test has left its client")
+                failure = exc
+            nursery.cancel_scope.cancel(reason="the test has left its client")
     except BaseExceptionGroup as group:
-        if group is failed:
-            raise
-        # Where the test only was cancelled, what cancelled it is what matters.
-        if failed is not None and not isinstance(failed, trio.Cancelled):
-            raise failed from None
-        crashes = [exc for exc in group.exceptions if not isinstance(exc, trio.Cancelled)]
-        if len(crashes) != 1:
-            raise
-        raise crashes[0] from None
+        failure = _choose(failure, group)
+    finally:
+        trio.lowlevel.remove_instrument(leaks.tasks)
+    if check_leaks:
+        if lifetime is not None:
+            leaks.look_at_tasks()
+            leaks.look_at_descriptors()
+        leaks.report(failure)
+    if failure is not None:
+        raise failure
 
 
-async def _close_after_failure(session: WebsocketSession) -> None:
-    """Close, without hiding the failure that is under way behind a failure to close."""
-    try:
-        await session.close()
-    except trio.TooSlowError:
-        pass
+def _choose(
+    failure: BaseException | None, group: BaseExceptionGroup[BaseException]
+) -> BaseException:
+    """What to raise: the test's failure, unless a crash has cancelled the test."""
+    if failure is not None and not isinstance(failure, trio.Cancelled):
+        return failure
+    crashes = [exc for exc in group.exceptions if not isinstance(exc, trio.Cancelled)]
+    return crashes[0] if len(crashes) == 1 else group
 
 
-def _quote(path: str) -> str:
+def quote_path(path: str) -> str:
     """Percent-encode what may not stand in a request line, and nothing else."""
     return quote(path, safe=string.punctuation)
 
@@ -251,7 +383,7 @@ def _build_request(
         sent["Host"] = HOST
     if content and "content-length" not in sent and "transfer-encoding" not in sent:
         sent["Content-Length"] = str(len(content))
-    request = h11.Request(method=method, target=_quote(path), headers=sent.raw)
+    request = h11.Request(method=method, target=quote_path(path), headers=sent.raw)
     return [request, *([h11.Data(data=content)] if content else []), h11.EndOfMessage()]
 
 

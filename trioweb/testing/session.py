@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +12,16 @@ from trio_websocket import ConnectionClosed, ConnectionRejected, wrap_client_str
 from trioweb.errors import TrioWebError, WebsocketClosed
 from trioweb.http import jsoncodec
 from trioweb.http.headers import Headers
+from trioweb.testing.conversation import SENT, Conversation
+from trioweb.testing.likeness import difference, is_same
+from trioweb.testing.wire import Wire
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
     from trio_websocket import WebSocketConnection
 
+    from trioweb.testing.frame import Frame
     from trioweb.testing.link import Link
 
 # Seconds, of the clock in use, after which every wait of the kit ends.
@@ -28,8 +31,9 @@ PATIENCE = 5.0
 CLIENT_QUEUE = 1024
 # The server's limits are what is tested, not the client's: above all of them.
 CLIENT_MAX_SIZE = 256 * 1024 * 1024
-# What the conversation keeps, in lines, and shows of one message, in characters.
-_LINES, _WIDTH = 40, 120
+# How a server may close without the test having to look: in good order, or because it shuts down.
+_QUIET_ENDS = frozenset((1000, 1001, 1005))
+_MISSING: Any = object()
 
 
 class Denied(TrioWebError):
@@ -54,15 +58,22 @@ class Denied(TrioWebError):
 class WebsocketSession:
     """One WebSocket of a test; ``client.websocket(path)`` opens it.
 
-    Every wait ends after 5 s with ``trio.TooSlowError``, which shows the conversation so far.
+    Every wait ends after ``timeout`` seconds of the clock in use, 5 by default, with
+    ``trio.TooSlowError``. Its text, and that of an expectation that is not met, shows the
+    conversation so far. The session answers pings and the server's Close by itself.
+
+    Cancelling a wait loses nothing: what was not handed out is there for the next call, and what
+    has begun to be sent is sent whole.
     """
 
-    def __init__(self, connection: WebSocketConnection, link: Link, path: str) -> None:
+    def __init__(self, connection: WebSocketConnection, wire: Wire, talk: Conversation) -> None:
         self._connection = connection
-        self._link = link
-        self._path = path
-        self._lines: deque[str] = deque(maxlen=_LINES)
-        self._stalled = False
+        self._wire = wire
+        self._talk = talk
+        # Messages of which recv_frame has handed out the last frame, and recv must skip.
+        self._skipped = 0
+        self._is_deaf = False  # to the server's answer to our Close
+        self._has_seen_end = False
 
     @property
     def subprotocol(self) -> str | None:
@@ -72,128 +83,322 @@ class WebsocketSession:
     @property
     def headers(self) -> Headers:
         """The headers of the 101, but for those of the handshake itself."""
-        return _read_headers(self._connection.handshake_headers)
+        return read_headers(self._connection.handshake_headers)
 
-    async def send(self, data: str | bytes) -> None:
+    def transcript(self, *, times: bool = True) -> str:
+        """What was said so far, a frame a line, for snapshots.
+
+        The same conversation at the same times of a virtual clock gives the same text: pings are
+        numbered, and masks left out. ``>`` was sent, ``<`` has come, received by the test or not.
+        Of one frame the first 4096 bytes are kept, of a conversation the last 10 000 lines.
+
+        Args:
+            times: begin each line with the seconds since the handshake.
+        """
+        return self._talk.transcript(times=times)
+
+    # Sending
+
+    async def send(self, data: str | bytes, *, timeout: float = PATIENCE) -> None:
         """Send a text or a binary message.
+
+        Args:
+            data: str is text, bytes are binary.
+            timeout: seconds until the server must have taken it from the link.
 
         Raises:
             WebsocketClosed: the connection has ended.
+            trio.TooSlowError: it was not taken in time; it may be later.
         """
-        self._note(">", data)
-        with self._patience("a message to be taken"), self._translated():
+        with self._patience("the message to be taken", timeout), self._translated():
             await self._connection.send_message(data)
 
-    async def send_json(self, value: Any) -> None:
-        """Send a value as JSON text."""
-        await self.send(jsoncodec.encode(value).decode())
+    async def send_json(self, value: Any, *, timeout: float = PATIENCE) -> None:
+        """Send a value as JSON text; otherwise as ``send``."""
+        await self.send(jsoncodec.encode(value).decode(), timeout=timeout)
 
-    async def recv(self) -> str | bytes:
+    async def send_frame(self, frame: Frame, *, timeout: float = PATIENCE) -> None:
+        """Send one frame, valid or not: fragments, reserved bits, what no client would send.
+
+        Raises:
+            WebsocketClosed: the connection has ended.
+            trio.TooSlowError: it was not taken in time; it may be later.
+        """
+        with self._patience("the frame to be taken", timeout), self._translated():
+            await self._wire.send_frame(frame)
+
+    async def send_raw(self, data: bytes, *, timeout: float = PATIENCE) -> None:
+        """Send bytes as they are: half a frame, rubbish; otherwise as ``send_frame``."""
+        with self._patience("the bytes to be taken", timeout), self._translated():
+            await self._wire.send_raw(data)
+
+    async def ping(self, data: bytes = b"", *, timeout: float = PATIENCE) -> float:
+        """Send a ping and wait for its pong.
+
+        Args:
+            data: at most 125 bytes; empty: random ones.
+            timeout: seconds until the pong must have come.
+
+        Returns:
+            The round trip in seconds.
+        """
+        began = trio.current_time()
+        with self._patience("a pong", timeout), self._translated():
+            await self._connection.ping(data or None)
+        return trio.current_time() - began
+
+    # Receiving
+
+    async def recv(self, *, timeout: float = PATIENCE) -> str | bytes:
         """Receive the next message.
 
         Raises:
             WebsocketClosed: the connection has ended and everything before was handed out.
+            trio.TooSlowError: nothing came in time.
         """
-        with self._patience("a message"), self._translated():
-            message = await self._connection.get_message()
-        self._note("<", message)
-        return message
+        return await self._recv("a message", timeout)
 
-    async def recv_json(self) -> Any:
-        """Receive the next message and decode it."""
-        return jsoncodec.decode(await self.recv())
+    async def recv_json(self, *, timeout: float = PATIENCE) -> Any:
+        """Receive the next message and decode it; otherwise as ``recv``."""
+        return jsoncodec.decode(await self.recv(timeout=timeout))
 
-    async def expect(self, value: str | bytes) -> None:
-        """Receive the next message, which must be this one."""
-        got = await self._recv_expected(value)
+    async def recv_frame(self, *, timeout: float = PATIENCE) -> Frame:
+        """Receive the next frame, control frames too.
+
+        Messages and frames are one stream: a message of which the last frame was handed out here
+        is not handed out by ``recv``, and ``recv`` passes over the frames before it.
+
+        Raises:
+            WebsocketClosed: the connection has ended and everything before was handed out.
+            trio.TooSlowError: nothing came in time.
+        """
+        with self._patience("a frame", timeout):
+            try:
+                frame = await self._wire.next_frame()
+            except trio.EndOfChannel:
+                self._has_seen_end = True
+                raise self._closed_error() from None
+        if not frame.is_control and frame.fin:
+            self._skipped += 1
+        if frame is self._wire.close_frame:
+            self._has_seen_end = True
+        return frame
+
+    async def expect(self, value: str | bytes, *, timeout: float = PATIENCE) -> None:
+        """Receive the next message, which must be this one.
+
+        Raises:
+            AssertionError: another one came, or the connection has ended.
+            trio.TooSlowError: nothing came in time.
+        """
+        got = await self._recv_expected(repr(value), timeout)
         if type(got) is not type(value) or got != value:
             raise AssertionError(self._explain(f"expected {value!r}, got {got!r}"))
 
-    async def expect_json(self, value: Any) -> None:
-        """Receive the next message, which must be this value as JSON."""
-        got = await self._recv_expected(value)
+    async def expect_json(
+        self, value: Any = _MISSING, *, like: Any = _MISSING, timeout: float = PATIENCE
+    ) -> Any:
+        """Receive the next message, which must be this value as JSON.
+
+        Args:
+            value: exactly this one.
+            like: or one like this: a dict stands for objects with at least these members, a list
+                for as many elements, a type for its values, a compiled pattern for strings that
+                match as a whole, ``...`` for anything; all else for itself.
+            timeout: seconds until it must have come.
+
+        Returns:
+            What was received.
+
+        Raises:
+            AssertionError: another one came, or the connection has ended.
+            trio.TooSlowError: nothing came in time.
+        """
+        if (value is _MISSING) == (like is _MISSING):
+            raise TypeError("expect_json() takes a value or like=, one of them")
+        wanted = f"{value!r}" if like is _MISSING else f"something like {like!r}"
+        got = await self._recv_expected(f"{wanted} as JSON", timeout)
         try:
             decoded = jsoncodec.decode(got)
         except ValueError as exc:
-            raise AssertionError(self._explain(f"expected {value!r} as JSON, got {got!r}")) from exc
-        if decoded != value:
+            raise AssertionError(self._explain(f"expected {wanted} as JSON, got {got!r}")) from exc
+        if like is not _MISSING:
+            found = difference(decoded, like)
+            if found is not None:
+                what = f"expected {wanted}, got {decoded!r}: {found}"
+                raise AssertionError(self._explain(what))
+        elif not is_same(decoded, value):
             raise AssertionError(self._explain(f"expected {value!r}, got {decoded!r}"))
+        return decoded
 
-    async def expect_close(self, code: int = 1000) -> str:
-        """Wait for the end of the connection, which must come now and with this code.
+    async def expect_close(self, code: int = 1000, *, timeout: float = PATIENCE) -> str:
+        """Wait for the end of the connection, which must come before another message.
 
         Args:
             code: 1005 is a Close without a code, 1006 a loss without a Close.
+            timeout: seconds until it must have come.
 
         Returns:
             The reason that the server gave.
+
+        Raises:
+            AssertionError: a message came, or another code.
+            trio.TooSlowError: nothing came in time.
         """
         try:
-            got = await self.recv()
+            got = await self._recv(f"close {code}", timeout)
         except WebsocketClosed as closed:
             if closed.code != code:
-                raise AssertionError(
-                    self._explain(f"expected close {code}, got {closed}")
-                ) from None
+                what = f"expected close {code}, got {closed}"
+                raise AssertionError(self._explain(what)) from None
             return closed.reason
         raise AssertionError(self._explain(f"expected close {code}, got {got!r}"))
 
-    async def close(self, code: int = 1000, reason: str = "") -> None:
+    async def expect_silence(self, seconds: float) -> None:
+        """Wait so long, in which no message comes, and the connection does not end.
+
+        Pings and their pongs are no noise.
+
+        Args:
+            seconds: of the clock in use, which a virtual one spends at once.
+
+        Raises:
+            AssertionError: something came.
+        """
+        try:
+            with trio.move_on_after(seconds), self._translated():
+                got = await self._next_message()
+                what = f"expected {seconds:g} s of silence, got {got!r}"
+                raise AssertionError(self._explain(what))
+        except WebsocketClosed as closed:
+            what = f"expected {seconds:g} s of silence, got {closed}"
+            raise AssertionError(self._explain(what)) from None
+
+    async def _recv(self, what: str, timeout: float) -> str | bytes:
+        with self._patience(what, timeout), self._translated():
+            return await self._next_message()
+
+    async def _recv_expected(self, what: str, timeout: float) -> str | bytes:
+        try:
+            return await self._recv(what, timeout)
+        except WebsocketClosed as closed:
+            raise AssertionError(self._explain(f"expected {what}, got {closed}")) from None
+
+    async def _next_message(self) -> str | bytes:
+        while self._skipped:
+            await self._connection.get_message()
+            self._skipped -= 1
+        message: str | bytes = await self._connection.get_message()
+        frames = self._wire.frames
+        while frames and (frames[0].is_control or not frames[0].fin):
+            frames.popleft()
+        if frames:
+            frames.popleft()
+        return message
+
+    # Ending
+
+    async def close(self, code: int = 1000, reason: str = "", *, timeout: float = PATIENCE) -> None:
         """Close with a handshake, then the stream; a second time does nothing.
+
+        Args:
+            code: which is sent; any that fits into two bytes.
+            reason: at most 123 bytes of UTF-8.
+            timeout: seconds until the server must have answered.
+
+        Raises:
+            trio.TooSlowError: it has not; the stream is closed all the same.
 
         Cancellation:
             The stream is closed all the same.
         """
+        self._has_seen_end = True
+        await self._close(code, reason, timeout)
+
+    async def _close(self, code: int, reason: str, timeout: float) -> None:
         try:
-            # A stalled client could not read the answer; its stream just ends.
-            if not self._stalled:
-                with self._patience("the answer to our Close"):
+            # Who reads nothing any more could not read the answer; its stream just ends.
+            if not (self._is_deaf or self._wire.link.is_dropped):
+                with self._patience("the answer to our Close", timeout):
                     await self._connection.aclose(code, reason or None)
         finally:
-            await self._link.aclose()
+            await self._wire.aclose()
+
+    async def leave(self, *, has_failed: bool) -> None:
+        """Close as a test does that has nothing more to say.
+
+        Args:
+            has_failed: say nothing of it, since the test failed already.
+
+        Raises:
+            AssertionError: the server had closed for an error, and the test did not look at it.
+        """
+        try:
+            await self._close(1000, "", PATIENCE)
+        except trio.TooSlowError:
+            if not has_failed:
+                raise
+        if has_failed or self._has_seen_end or self._is_deaf:
+            return
+        closed = self._closed_error()
+        if closed.code not in _QUIET_ENDS:
+            what = f"nobody looked at how the connection had ended: {closed}; expect_close() does"
+            raise AssertionError(self._explain(what))
 
     def abort(self) -> None:
         """Vanish without a Close, as by a reset."""
-        self._lines.append("> (aborted)")
-        self._link.abort()
+        self._is_deaf = self._has_seen_end = True
+        self._talk.add(SENT, "(aborted)")
+        self._wire.link.abort()
 
     def stall(self) -> None:
-        """Read nothing more, as a client that was stopped."""
-        self._stalled = True
-        self._lines.append("> (stalled)")
-        self._link.stall()
+        """Read nothing more until `resume`, as a client that was stopped."""
+        self._is_deaf = True
+        self._talk.add(SENT, "(stalled)")
+        self._wire.link.stall()
 
-    async def _recv_expected(self, value: object) -> str | bytes:
-        try:
-            return await self.recv()
-        except WebsocketClosed as closed:
-            raise AssertionError(self._explain(f"expected {value!r}, got {closed}")) from None
+    def resume(self) -> None:
+        """Read again after `stall`."""
+        self._is_deaf = False
+        self._talk.add(SENT, "(resumed)")
+        self._wire.link.resume()
 
-    def _note(self, direction: str, data: object) -> None:
-        text = repr(data)
-        if len(text) > _WIDTH:
-            text = f"{text[:_WIDTH]}… ({len(text)} characters)"
-        self._lines.append(f"{direction} {text}")
+    def drop(self) -> None:
+        """Pull the cable: nothing arrives any more, at either end, and neither is told."""
+        self._is_deaf = self._has_seen_end = True
+        self._talk.add(SENT, "(dropped)")
+        self._wire.link.drop()
+
+    def _closed_error(self) -> WebsocketClosed:
+        frame = self._wire.close_frame
+        return (
+            WebsocketClosed(1006)
+            if frame is None
+            else WebsocketClosed(frame.close_code, frame.text)
+        )
 
     def _explain(self, what: str) -> str:
-        return "\n  ".join([f"{what}\nWebSocket {self._path}, conversation so far:", *self._lines])
+        return self._talk.explain(what)
 
     @contextmanager
-    def _patience(self, what: str) -> Generator[None]:
-        with trio.move_on_after(PATIENCE) as scope:
+    def _patience(self, what: str, timeout: float) -> Generator[None]:
+        with trio.move_on_after(timeout) as scope:
             yield
         if scope.cancelled_caught:
-            raise trio.TooSlowError(self._explain(f"waited {PATIENCE:g} s for {what}"))
+            raise trio.TooSlowError(self._explain(f"waited {timeout:g} s for {what}"))
 
     @contextmanager
     def _translated(self) -> Generator[None]:
         try:
             yield
         except ConnectionClosed as exc:
+            self._has_seen_end = True
             why = exc.reason
             code, reason = (1006, "") if why is None else (why.code, why.reason or "")
-            self._lines.append(f"< (closed with {code} {reason})")
             raise WebsocketClosed(code, reason) from None
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self._has_seen_end = True
+            raise self._closed_error() from None
 
 
 async def run_websocket(
@@ -211,77 +416,47 @@ async def run_websocket(
         Denied: the server refused it.
         WebsocketClosed: the server went away before it answered.
     """
+    talk = Conversation(path)
+    wire = Wire(link, talk)
     try:
-        async with trio.open_nursery() as nursery:
-            connection = await wrap_client_stream(
-                nursery,
-                _HandshakeGuard(link),  # type: ignore[arg-type]  # it wants any Stream really
-                host,
-                path,
-                subprotocols=subprotocols,
-                extra_headers=headers.raw,
-                message_queue_size=CLIENT_QUEUE,
-                max_message_size=CLIENT_MAX_SIZE,
-                receive_buffer_size=64 * 1024,
-            )
-            task_status.started(WebsocketSession(connection, link, path))
+        async with trio.open_nursery() as writer:
+            writer.start_soon(wire.send_loop)
+            async with trio.open_nursery() as nursery:
+                connection = await wrap_client_stream(
+                    nursery,
+                    wire,  # type: ignore[arg-type]  # it wants any Stream really
+                    host,
+                    path,
+                    subprotocols=subprotocols,
+                    extra_headers=headers.raw,
+                    message_queue_size=CLIENT_QUEUE,
+                    max_message_size=CLIENT_MAX_SIZE,
+                    receive_buffer_size=64 * 1024,
+                )
+                task_status.started(WebsocketSession(connection, wire, talk))
+            writer.cancel_scope.cancel()
     except BaseExceptionGroup as group:
-        for failure in group.exceptions:
-            if isinstance(failure, ConnectionRejected):
-                await link.aclose()
-                raise Denied(
-                    failure.status_code, _read_headers(failure.headers), failure.body or b""
-                ) from None
-            if isinstance(failure, WebsocketClosed):
-                raise failure from None
-            if isinstance(failure, h11.LocalProtocolError):
-                # How trio-websocket takes an answer that is no HTTP: it tries to refuse it.
-                raise WebsocketClosed(1006, "the answer to the handshake is no HTTP") from failure
-        raise
+        await _raise_refusal(group, link)
 
 
-def _read_headers(pairs: Sequence[tuple[bytes, bytes]]) -> Headers:
+async def _raise_refusal(group: BaseExceptionGroup[BaseException], link: Link) -> None:
+    """Raise what says in a test's terms why there is no WebSocket."""
+    _, rest = group.split(trio.Cancelled)
+    failure: BaseException | None = rest
+    while isinstance(failure, BaseExceptionGroup) and len(failure.exceptions) == 1:
+        failure = failure.exceptions[0]
+    if isinstance(failure, ConnectionRejected):
+        await link.aclose()
+        headers = read_headers(failure.headers)
+        raise Denied(failure.status_code, headers, failure.body or b"") from None
+    if isinstance(failure, WebsocketClosed):
+        raise failure from None
+    if isinstance(failure, h11.LocalProtocolError):
+        # How trio-websocket takes an answer that is no HTTP: it tries to refuse it.
+        raise WebsocketClosed(1006, "the answer to the handshake is no HTTP") from failure
+    raise group
+
+
+def read_headers(pairs: Sequence[tuple[bytes, bytes]]) -> Headers:
+    """Header fields from the wire."""
     return Headers([(name.decode("latin-1"), value.decode("latin-1")) for name, value in pairs])
-
-
-class _HandshakeGuard(trio.abc.Stream):
-    """A link that says so when the server leaves before 101; trio-websocket waits for ever then.
-
-    It also closes at the end of the stream, as clients do, lest the server waits for that.
-    """
-
-    _UPGRADED = b"HTTP/1.1 101"
-
-    def __init__(self, link: Link) -> None:
-        self._link = link
-        self._head = b""
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        try:
-            await self._link.send_all(data)
-        except trio.BrokenResourceError:
-            self._check_upgraded()
-            raise
-
-    async def wait_send_all_might_not_block(self) -> None:
-        await self._link.wait_send_all_might_not_block()
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        try:
-            data = await self._link.receive_some(max_bytes)
-        except trio.BrokenResourceError:
-            self._check_upgraded()
-            raise
-        if len(self._head) < len(self._UPGRADED):
-            self._head += data[: len(self._UPGRADED)]
-        if not data:
-            self._check_upgraded()
-            await self._link.aclose()
-        return data
-
-    async def aclose(self) -> None:
-        await self._link.aclose()
-
-    def _check_upgraded(self) -> None:
-        if not self._head.startswith(self._UPGRADED):
-            raise WebsocketClosed(1006, "the server left before it had answered the handshake")

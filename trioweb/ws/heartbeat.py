@@ -110,6 +110,11 @@ class Heartbeat:
 
     # Pings
 
+    @property
+    def pings_in_flight(self) -> int:
+        """How many pings wait for their pongs."""
+        return len(self._pings)
+
     def ping(self, data: bytes) -> PingWaiter:
         """Queue a ping.
 

@@ -1,0 +1,147 @@
+"""What outlives an application's connections, though nothing should.
+
+Theory of operation. When the kit has closed its connections, cancelled their handlers and left the
+lifespan, nothing of the application may be left: no task, no WebSocket with messages or pings that
+wait, no member of a room, no descriptor. What is found is noted, in words, and raised at the very
+end, so that it fails the test without hiding another failure.
+"""
+
+from __future__ import annotations
+
+import gc
+import io
+import os
+import socket
+import sys
+import tracemalloc
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trioweb.testing.tasks import TaskWatch
+from trioweb.ws.websocket import connection_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from trioweb.app import TrioWeb
+    from trioweb.ws.websocket import Websocket
+
+_DESCRIPTORS = next(
+    (place for place in (Path("/proc/self/fd"), Path("/dev/fd")) if place.is_dir()), None
+)
+
+
+class Leaked(AssertionError):
+    """Something of the application has outlived its connections; says what, and who started it."""
+
+
+class LeakCheck:
+    """Looks for what is left of one application."""
+
+    def __init__(self, app: TrioWeb) -> None:
+        self._app = app
+        self._found: list[str] = []
+        self._descriptors = open_descriptors()
+        self.tasks = TaskWatch()
+
+    def note(self, what: str) -> None:
+        """Something is left."""
+        if what not in self._found:
+            self._found.append(what)
+
+    def look_at_connections(self) -> None:
+        """All connections should have ended: note those that have not, and rooms."""
+        for ws in self._app.websockets:
+            self.note(describe_websocket(ws))
+        for name, room in self._app.rooms.items():
+            members = ", ".join(
+                f"{member.ws.request.path} with meta {member.meta!r}" for member in room.members
+            )
+            self.note(f"a member of the room {name!r}: {members}")
+
+    def look_at_tasks(self) -> None:
+        """All tasks should have ended."""
+        for started in self.tasks.alive():
+            self.note(str(started))
+
+    def look_at_descriptors(self) -> None:
+        """What was opened meanwhile should be closed."""
+        if open_descriptors() <= self._descriptors:
+            return
+        gc.collect()  # what is garbage closes with it, and Python warns of that itself
+        for number in sorted(open_descriptors() - self._descriptors):
+            self.note(_describe_descriptor(number))
+
+    def report(self, failure: BaseException | None) -> None:
+        """Raise what was found.
+
+        Args:
+            failure: of the test, which is what matters then: it gets a note.
+
+        Raises:
+            Leaked: something was found, and there is no failure.
+        """
+        if not self._found:
+            return
+        count = len(self._found)
+        things = "1 thing has" if count == 1 else f"{count} things have"
+        text = "\n  ".join([f"{things} outlived the connections of {self._app!r}:", *self._found])
+        if failure is None:
+            raise Leaked(text)
+        failure.add_note(text)
+
+
+def describe_websocket(ws: Websocket) -> str:
+    """A WebSocket that is still served, and what waits there."""
+    connection = connection_of(ws)
+    waiting = []
+    if connection.outbox.waiting:
+        waiting.append(f"{connection.outbox.waiting} bytes wait to be sent")
+    if connection.heartbeat.pings_in_flight:
+        waiting.append(f"{connection.heartbeat.pings_in_flight} pings wait for their pongs")
+    state = "is open" if ws.open else "has ended, but not its handler"
+    rest = "".join(f"; {one}" for one in waiting)
+    return f"the WebSocket {ws.request.path} of the handler {connection.name} {state}{rest}"
+
+
+def open_descriptors() -> set[int]:
+    """The descriptors of this process; none where the system does not tell."""
+    if _DESCRIPTORS is None:
+        return set()
+    return {int(name) for name in os.listdir(_DESCRIPTORS) if _is_open(int(name))}
+
+
+def _is_open(number: int) -> bool:
+    # Listing them takes one, which is closed by now.
+    try:
+        os.fstat(number)
+    except OSError:
+        return False
+    return True
+
+
+def _describe_descriptor(number: int) -> str:
+    try:
+        target = os.readlink(f"{_DESCRIPTORS}/{number}")
+    except OSError:
+        target = "of unknown kind"
+    text = f"the descriptor {number}, {target}"
+    for owner in _owners(number):
+        text += f", of {owner!r}"
+        trace = tracemalloc.get_object_traceback(owner)
+        if trace is not None:
+            return f"{text}, opened at {trace[-1]}"
+    return f"{text}; python -X tracemalloc tells where it was opened"
+
+
+def _owners(number: int) -> Iterator[io.FileIO | socket.socket]:
+    for one in gc.get_objects():
+        if isinstance(one, io.FileIO) and not one.closed and one.fileno() == number:
+            yield one
+        elif isinstance(one, socket.socket) and one.fileno() == number:
+            yield one
+
+
+def say_before_waiting(text: str) -> None:
+    """Tell who looks at a test that hangs why it does; it will fail, if it ends."""
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,147 @@
+"""The application under test, as it runs in a test: its lifetime, and what is changed for it."""
+
+from __future__ import annotations
+
+import contextvars
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from trioweb.testing.clock import HoldingLimiter, held_clock
+from trioweb.testing.leaks import say_before_waiting
+from trioweb.testing.session import PATIENCE
+from trioweb.testing.tasks import break_shields, waits_at
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Mapping
+
+    from trioweb.app import TrioWeb
+    from trioweb.testing.leaks import LeakCheck
+
+# Seconds for a lifespan to start: more than for a message, since it may load what is large.
+START_PATIENCE = 60.0
+
+
+@contextmanager
+def changed(
+    app: TrioWeb,
+    config: Mapping[str, object] | None,
+    overrides: Mapping[Callable[..., Any], Callable[..., Any]] | None,
+) -> Generator[None]:
+    """Change an application for the time of a block.
+
+    Args:
+        app: which is changed.
+        config: keys that get other values.
+        overrides: functions that stand in for dependencies.
+
+    Raises:
+        ConfigError: a key or a value can't be right.
+    """
+    limiter, clock = app.limiter, held_clock()
+    if clock is not None:
+        app.limiter = HoldingLimiter(limiter, clock)
+    kept = {key: app.config[key] for key in config or () if key in app.config}
+    app.config.update(config or {})
+    replaced = {key: app.dependency_overrides.get(key) for key in overrides or ()}
+    app.dependency_overrides.update(overrides or {})
+    try:
+        yield
+    finally:
+        app.limiter = limiter
+        for function, former in replaced.items():
+            del app.dependency_overrides[function]
+            if former is not None:
+                app.dependency_overrides[function] = former
+        for key in config or ():
+            del app.config[key]
+        app.config.update(kept)
+
+
+class Lifetime:
+    """The time in which an application lives, in a task of its own.
+
+    So it has its own context, in which connections run, as on a real server.
+
+    Args:
+        app: which is not running yet.
+        leaks: told of what does not end.
+    """
+
+    def __init__(self, app: TrioWeb, leaks: LeakCheck) -> None:
+        self._app = app
+        self._leaks = leaks
+        self._scope = trio.CancelScope()
+        self._left = trio.Event()
+        self._ended = trio.Event()
+        self._task: trio.lowlevel.Task | None = None
+        self._error: BaseException | None = None
+
+    async def start(self, nursery: trio.Nursery, *, lifespan: bool) -> contextvars.Context:
+        """Enter it.
+
+        Args:
+            nursery: where its task lives.
+            lifespan: whether the user's lifespan is entered.
+
+        Returns:
+            The context in which connections run.
+
+        Raises:
+            Exception: what the lifespan has raised.
+            trio.TooSlowError: it has not started after 60 s.
+        """
+        context: contextvars.Context | None = None
+        with trio.move_on_after(START_PATIENCE):
+            context = await nursery.start(self._run, lifespan)
+        if context is None:
+            raise trio.TooSlowError(f"the lifespan had not started after {START_PATIENCE:g} s")
+        return context
+
+    async def _run(
+        self, lifespan: bool, *, task_status: trio.TaskStatus[contextvars.Context]
+    ) -> None:
+        self._leaks.tasks.adopt()
+        self._task = trio.lowlevel.current_task()
+        has_started = False
+        try:
+            with self._scope:
+                async with self._app.lifetime(lifespan=lifespan):
+                    # It ends when its connections have, even if all is cancelled.
+                    self._scope.shield = has_started = True
+                    task_status.started(contextvars.copy_context())
+                    await self._left.wait()
+        except BaseException as exc:
+            if not has_started:
+                raise
+            self._error = exc
+        finally:
+            self._ended.set()
+
+    async def leave(self) -> None:
+        """Leave it.
+
+        Raises:
+            BaseException: what the lifespan or a task of ``app.nursery`` has raised.
+        """
+        self._left.set()
+        with trio.move_on_after(PATIENCE, shield=True):
+            await self._ended.wait()
+        if not self._ended.is_set():
+            self._insist()
+            with trio.CancelScope(shield=True):
+                await self._ended.wait()
+        if self._error is not None:
+            raise self._error
+
+    def _insist(self) -> None:
+        assert self._task is not None
+        self._leaks.look_at_tasks()
+        if not self._leaks.tasks.alive():
+            self._leaks.note(f"the lifespan; {waits_at(self._task)}")
+        for started in self._leaks.tasks.alive():
+            say_before_waiting(f"{started}: it was cancelled, and goes on")
+            break_shields(started.task)
+        break_shields(self._task)
+        self._scope.cancel(reason="the lifespan has not ended")

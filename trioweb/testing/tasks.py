@@ -1,0 +1,172 @@
+"""Which tasks an application has started, where, and how to end those that won't."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import sys
+from pathlib import Path
+from types import AsyncGeneratorType, CodeType, CoroutineType, FrameType, GeneratorType, MethodType
+from typing import TYPE_CHECKING, NamedTuple
+
+import trio
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# Frames of these say nothing to who looks for a place in a program.
+_ELSEWHERE = (
+    f"{Path(trio.__file__).parent}{os.sep}",
+    f"{Path(__file__).parents[1]}{os.sep}",
+    contextlib.__file__,
+)
+# What leads from a coroutine to the scopes that it waits in: other coroutines and generators, the
+# context managers that are made of these, and the methods that ``with`` will call.
+_LEADING = (
+    CoroutineType,
+    GeneratorType,
+    AsyncGeneratorType,
+    MethodType,
+    contextlib.AbstractContextManager,
+    contextlib.AbstractAsyncContextManager,
+)
+# Where trioweb starts what nobody asked for.
+_NOWHERE = "by trioweb"
+_STEPS = frozenset(("async_generator_asend", "async_generator_athrow", "coroutine_wrapper"))
+
+
+class Started(NamedTuple):
+    """A task of the application's.
+
+    Attributes:
+        task: which may have ended.
+        place: where it was started.
+    """
+
+    task: trio.lowlevel.Task
+    place: str
+
+    @property
+    def is_users(self) -> bool:
+        """Whether it runs code that is neither Trio's nor trioweb's."""
+        return any(_is_telling(frame.f_code) for frame, _ in self.task.iter_await_frames())
+
+    def __str__(self) -> str:
+        return f"the task {_name(self.task)}, started {self.place}; {waits_at(self.task)}"
+
+
+class TaskWatch(trio.abc.Instrument):
+    """Keeps an account of the tasks that an application starts, in whatever nursery.
+
+    What is started by one of its tasks is its task. A test's own are none of its business.
+    """
+
+    def __init__(self) -> None:
+        self._adopted: set[trio.lowlevel.Task] = set()
+        self._started: dict[trio.lowlevel.Task, Started] = {}
+
+    def adopt(self) -> None:
+        """Count what the current task starts as the application's; itself is the kit's."""
+        self._adopted.add(trio.lowlevel.current_task())
+
+    def alive(self) -> list[Started]:
+        """The application's tasks that have not ended: those of its own code, if there are any.
+
+        What trioweb started around them ends with them.
+        """
+        started = list(self._started.values())
+        return [one for one in started if one.is_users] or started
+
+    def task_spawned(self, task: trio.lowlevel.Task) -> None:
+        """Trio's."""
+        try:
+            parent = trio.lowlevel.current_task()
+        except RuntimeError:
+            return  # the run's own
+        if parent in self._adopted or parent in self._started:
+            place = place_of_caller()
+            if place == _NOWHERE and parent in self._started:
+                place = self._started[parent].place
+            self._started[task] = Started(task, place)
+
+    def task_exited(self, task: trio.lowlevel.Task) -> None:
+        """Trio's."""
+        self._adopted.discard(task)
+        self._started.pop(task, None)
+
+
+def place_of_caller() -> str:
+    """Where, in a program or a test, the way began that led here: ``at file:line in function``."""
+    try:
+        root = getattr(trio.lowlevel.current_task().coro, "cr_frame", None)
+    except RuntimeError:
+        root = None
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if _is_telling(frame.f_code):
+            return _place(frame, frame.f_lineno)
+        if frame is root:
+            break  # below is what runs Trio
+        frame = frame.f_back
+    return _NOWHERE
+
+
+def waits_at(task: trio.lowlevel.Task) -> str:
+    """Where a task waits, in a program rather than in Trio or here."""
+    frames = list(task.iter_await_frames())
+    telling = [one for one in frames if _is_telling(one[0].f_code)]
+    if not frames:
+        return "it has not begun"
+    return f"it waits {_place(*(telling or frames)[-1])}"
+
+
+def break_shields(task: trio.lowlevel.Task) -> None:
+    """Take the shields from a task and those in its nurseries, so that a cancellation reaches them.
+
+    A test shall fail, and not hang, for what shields itself for ever.
+    """
+    for one in _family(task):
+        for scope in _scopes(one.coro):
+            scope.shield = False
+
+
+def _family(task: trio.lowlevel.Task) -> Iterator[trio.lowlevel.Task]:
+    yield task
+    for nursery in task.child_nurseries:
+        nursery.cancel_scope.shield = False
+        for child in nursery.child_tasks:
+            yield from _family(child)
+
+
+def _scopes(coroutine: object) -> Iterator[trio.CancelScope]:
+    """The cancel scopes that a suspended coroutine has entered.
+
+    They are on its stack, if nowhere else, by way of what its ``with`` will call.
+    """
+    seen: set[int] = set()
+    todo = [coroutine]
+    while todo:
+        one = todo.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        if isinstance(one, trio.CancelScope):
+            yield one
+        elif isinstance(one, _LEADING) or type(one).__name__ in _STEPS:
+            todo += gc.get_referents(one)
+
+
+def _is_telling(code: CodeType) -> bool:
+    return not code.co_filename.startswith(_ELSEWHERE)
+
+
+def _place(frame: FrameType, line: int | None) -> str:
+    path = Path(frame.f_code.co_filename)
+    if path.is_relative_to(Path.cwd()):
+        path = path.relative_to(Path.cwd())
+    return f"at {path}:{line or frame.f_lineno} in {frame.f_code.co_name}"
+
+
+def _name(task: trio.lowlevel.Task) -> str:
+    return task.name.replace(".<locals>", "")
