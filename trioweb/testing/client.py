@@ -19,7 +19,7 @@ import trio
 from trioweb.errors import TrioWebError
 from trioweb.http import jsoncodec
 from trioweb.http.headers import Headers
-from trioweb.testing.link import DEFAULT_BUFFER, Link, link_pair
+from trioweb.testing.link import DEFAULT_BUFFER, Link
 from trioweb.testing.session import PATIENCE, WebsocketSession, run_websocket
 
 if TYPE_CHECKING:
@@ -72,14 +72,14 @@ class RequestOptions(TypedDict, total=False):
 class Client:
     """The client of one application; `open_client` makes it."""
 
-    def __init__(self, app: Application, nursery: trio.Nursery, buffer: int) -> None:
+    def __init__(self, app: Application, nursery: trio.Nursery, link: Link) -> None:
         self._app = app
         self._nursery = nursery
-        self._buffer = buffer
+        self._link = link
 
     def connect(self) -> Link:
         """Open a bare connection to the application, for bytes of the test's own."""
-        ours, theirs = link_pair(self._buffer)
+        ours, theirs = self._link.another_pair()
         self._nursery.start_soon(self._app.serve_stream, theirs)
         return ours
 
@@ -195,12 +195,11 @@ async def open_client(app: Application, *, link: Link | None = None) -> AsyncGen
     Cancellation:
         Leaving the block cancels what the application still serves.
     """
-    buffer = DEFAULT_BUFFER if link is None else link.buffer
     failed: BaseException | None = None
     try:
         async with app.lifetime(), trio.open_nursery() as nursery:
             try:
-                yield Client(app, nursery, buffer)
+                yield Client(app, nursery, link or Link())
             except BaseException as exc:
                 failed = exc
                 raise
