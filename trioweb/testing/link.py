@@ -1,9 +1,12 @@
 """A bounded connection in memory that behaves as a socket does, partial writes included.
 
-Theory of operation. A `Link` is one end; each direction is a `_Pipe`, a bytearray of at most
-``buffer`` bytes that one end fills and the other empties. As with a socket, a send takes what
-fits, and what has been taken is delivered even when the sender is cancelled or closes; unlike
+Theory of operation. A `Link` is one end; each direction is a `Pipe`, which one end fills and the
+other empties, of at most ``buffer`` bytes. As with a socket, a send takes what fits, and what has
+been taken is delivered even when the sender is cancelled or closes; unlike
 ``trio.testing.memory_stream_pair`` nothing else is. So a test can see a frame torn in the middle.
+
+Both directions go through one `Cable`, which may take time and may be dropped. All time is that of
+Trio's clock: under a ``trio.testing.MockClock`` it is exact and costs none.
 
 An end is a `trioweb.net.ByteStream` for the server's side and a ``trio.abc.HalfCloseableStream``
 for a client's. One task at a time may wait in each direction of an end.
@@ -16,6 +19,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from trioweb.testing.pipe import Cable, Pipe
+
 if TYPE_CHECKING:
     from trioweb.net.stream import Data
 
@@ -23,65 +28,45 @@ if TYPE_CHECKING:
 DEFAULT_BUFFER = 64 * 1024
 
 
-class _Pipe:
-    """The bytes of one direction, with the tasks that wait for them or for room."""
-
-    def __init__(self, capacity: int) -> None:
-        self.capacity = capacity
-        self.data = bytearray()
-        self.ended = False  # the writer has sent its EOF
-        self.discarding = False  # the reader has closed: a write finds nobody
-        self.broken = False  # torn by abort(), whatever was inside is lost
-        # A stalled reader's pipe is read by nobody, as if its process had been stopped.
-        self.stalled = False
-        self.reader: trio.lowlevel.Task | None = None
-        self.writer: trio.lowlevel.Task | None = None
-
-    def wake(self) -> None:
-        """Let both sides look again; they loop until their condition holds."""
-        reader, writer = self.reader, self.writer
-        self.reader = self.writer = None
-        if reader is not None:
-            trio.lowlevel.reschedule(reader)
-        if writer is not None:
-            trio.lowlevel.reschedule(writer)
-
-    async def wait_as_reader(self) -> None:
-        if self.reader is not None:
-            raise trio.BusyResourceError("another task is receiving from this Link")
-        self.reader = trio.lowlevel.current_task()
-
-        def forget(_: object) -> trio.lowlevel.Abort:
-            self.reader = None
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        await trio.lowlevel.wait_task_rescheduled(forget)
-
-    async def wait_as_writer(self) -> None:
-        if self.writer is not None:
-            raise trio.BusyResourceError("another task is sending on this Link")
-        self.writer = trio.lowlevel.current_task()
-
-        def forget(_: object) -> trio.lowlevel.Abort:
-            self.writer = None
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        await trio.lowlevel.wait_task_rescheduled(forget)
-
-
 class Link(trio.abc.HalfCloseableStream):
-    """One end of a bounded in-memory connection; `link_pair` makes both, `other` is the second.
+    """The test's end of a bounded in-memory connection; `other` is the application's.
+
+    With a bandwidth bytes are transmitted one after the other, and arrive in segments of at most
+    1460 bytes, each when its last byte is through. The end of the stream comes behind them, and as
+    late; only `abort` takes no time.
 
     Args:
-        buffer: how many bytes each direction holds, > 0; a send takes what fits.
+        buffer: how many bytes each direction holds, under way and unread together, > 0; a send
+            takes what fits, and there is room again at once when the other end reads.
+        latency: seconds, >= 0, that bytes travel in each direction.
+        bandwidth: bytes a second in each direction, > 0; None is no limit.
+        drop_after: seconds from now, >= 0, until the cable is pulled as by `drop`; None never.
+            Made outside of ``trio.run``, from the first use.
+        client: what the application's end shows as its peer's address.
+
+    Raises:
+        ValueError: an argument is out of its range.
     """
 
-    def __init__(self, *, buffer: int = DEFAULT_BUFFER) -> None:
+    def __init__(
+        self,
+        *,
+        buffer: int = DEFAULT_BUFFER,
+        latency: float = 0,
+        bandwidth: float | None = None,
+        drop_after: float | None = None,
+        client: tuple[str, int] | None = None,
+    ) -> None:
         if buffer <= 0:
             raise ValueError(f"buffer={buffer} must be a positive number of bytes")
+        self._cable = Cable(latency, bandwidth, drop_after)
         self.buffer = buffer
-        self._incoming = _Pipe(buffer)
-        self._outgoing = _Pipe(buffer)
+        self.latency = latency
+        self.bandwidth = bandwidth
+        self.drop_after = drop_after
+        self._client_address = client
+        self._incoming = Pipe(buffer, self._cable)
+        self._outgoing = Pipe(buffer, self._cable)
         self._closed = False
         self._is_interrupted = False
         self.client: tuple[str, int] | None = None
@@ -92,6 +77,24 @@ class Link(trio.abc.HalfCloseableStream):
         other._incoming, other._outgoing = self._outgoing, self._incoming
         other._other = self
         self._other: Link = other
+        if client is not None:
+            other.client = client
+            other.peer = _describe(*client)
+
+    def another_pair(self) -> tuple[Link, Link]:
+        """Make a pair like this one was when it was new; ``drop_after`` counts from now.
+
+        Returns:
+            The test's end and the application's.
+        """
+        link = type(self)(
+            buffer=self.buffer,
+            latency=self.latency,
+            bandwidth=self.bandwidth,
+            drop_after=self.drop_after,
+            client=self._client_address,
+        )
+        return link, link.other
 
     @property
     def other(self) -> Link:
@@ -102,15 +105,11 @@ class Link(trio.abc.HalfCloseableStream):
         """Take what fits into the buffer now: how many bytes, 0 for none."""
         self._check()
         pipe = self._outgoing
-        if pipe.ended:
+        if pipe.is_ended:
             raise trio.ClosedResourceError("send_eof was called on this Link")
-        if pipe.discarding:
+        if pipe.is_refused:
             raise trio.BrokenResourceError("the peer has closed this Link")
-        count = min(pipe.capacity - len(pipe.data), len(data))
-        if count > 0:
-            pipe.data += memoryview(data)[:count]
-            pipe.wake()
-        return count
+        return pipe.put(data)
 
     async def send_some(self, data: Data) -> int:
         """Wait until at least one byte fits; a checkpoint only if it waits."""
@@ -138,15 +137,7 @@ class Link(trio.abc.HalfCloseableStream):
     def try_receive(self, max_bytes: int) -> bytes | None:
         """Take what is there: bytes, ``b""`` at the end, None for nothing yet."""
         self._check()
-        pipe = self._incoming
-        if pipe.stalled:
-            return None
-        if not pipe.data:
-            return b"" if pipe.ended else None
-        data = bytes(memoryview(pipe.data)[:max_bytes])
-        del pipe.data[:max_bytes]
-        pipe.wake()
-        return data
+        return self._incoming.take(max_bytes)
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Wait for bytes, at most ``max_bytes``; a checkpoint only if it waits."""
@@ -167,10 +158,11 @@ class Link(trio.abc.HalfCloseableStream):
         """Wait until there are bytes, or the end."""
         pipe = self._incoming
         self._check_open()
-        if pipe.broken or (not pipe.stalled and (pipe.data or pipe.ended)):
+        if pipe.is_readable:
             await trio.lowlevel.checkpoint()
-        else:
-            self._is_interrupted = False
+            return
+        self._is_interrupted = False
+        while not pipe.is_readable:
             await pipe.wait_as_reader()
             self._check_open()
             if self._is_interrupted:
@@ -179,48 +171,70 @@ class Link(trio.abc.HalfCloseableStream):
     def interrupt(self) -> None:
         """Let ``wait_readable`` raise."""
         self._is_interrupted = True
-        self._incoming.wake()
+        self._incoming.reader.wake()
 
     async def send_eof(self) -> None:
         """Half-close: the peer reads what is left, then the end."""
         self._check()
-        if self._outgoing.writer is not None:
+        if self._outgoing.writer.is_taken:
             raise trio.BusyResourceError("another task is sending on this Link")
-        self._outgoing.ended = True
-        self._outgoing.wake()
+        self._outgoing.end()
         await trio.lowlevel.checkpoint()
 
     async def aclose(self) -> None:
-        """Close both directions; the peer reads what is left, and its sends fail from now on."""
+        """Close both directions; the peer reads what is left, and its sends fail from then on.
+
+        Its sends fail once the news has travelled to it.
+        """
         self._close()
         await trio.lowlevel.checkpoint()
 
     def abort(self) -> None:
         """Vanish as a reset connection does: what is under way is lost in both directions.
 
-        The peer gets ``trio.BrokenResourceError`` from now on, this end
-        ``trio.ClosedResourceError``.
+        The peer gets ``trio.BrokenResourceError`` from now on, whatever the latency, this end
+        ``trio.ClosedResourceError``. Once the cable was dropped the peer is not told.
         """
         if self._closed:
             return
         self._close()
-        for pipe in (self._outgoing, self._incoming):
-            pipe.data.clear()
-            pipe.broken = True
-            pipe.wake()
+        if not self._cable.is_dropped:
+            self._outgoing.tear()
+            self._incoming.tear()
+
+    @property
+    def is_dropped(self) -> bool:
+        """Whether the cable was pulled, by `drop` or ``drop_after``."""
+        return self._cable.is_dropped
+
+    def drop(self) -> None:
+        """Pull the cable, for good: nothing arrives any more in either direction.
+
+        What arrives at this very moment still does; what is under way and what is sent from now on
+        is lost, the end of the stream included, and no end is told. Sends are taken until the
+        buffer is full, and then wait: that there is room again would be news too.
+        """
+        self._cable.drop()
+        self._incoming.look()
+        self._outgoing.look()
 
     def stall(self) -> None:
         """Receive nothing more at this end, as a process that was stopped; `resume` ends it."""
-        self._incoming.stalled = True
+        self._incoming.stall(True)
 
     def resume(self) -> None:
-        """Receive again after `stall`."""
-        self._incoming.stalled = False
-        self._incoming.wake()
+        """Receive again after `stall`, with all that has arrived meanwhile."""
+        self._incoming.stall(False)
 
     def is_peer_alive(self, ack_timeout: float) -> bool | None:
-        """Answer as the kernel would: False once the peer has closed or vanished."""
-        return not (self._closed or self._incoming.ended or self._incoming.broken)
+        """Answer as the kernel would: False once the peer has closed or vanished.
+
+        After a drop that is once something which was sent has been unacknowledged for
+        ``ack_timeout`` seconds; who sends nothing finds nothing out.
+        """
+        if self._closed or self._incoming.is_broken or self._incoming.has_end:
+            return False
+        return not self._outgoing.is_unacknowledged_for(ack_timeout)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -228,32 +242,47 @@ class Link(trio.abc.HalfCloseableStream):
 
     def _check(self) -> None:
         self._check_open()
-        if self._incoming.broken:
+        if self._incoming.is_broken:
             raise trio.BrokenResourceError("connection lost: the peer has vanished")
 
     def _is_writable(self) -> bool:
         """Whether a send would do something at once, failing included."""
         pipe = self._outgoing
         self._check()
-        return pipe.discarding or pipe.ended or len(pipe.data) < pipe.capacity
+        return pipe.is_refused or pipe.is_ended or pipe.room > 0
 
     def _close(self) -> None:
+        if self._closed:
+            return
         self._closed = True
-        self._outgoing.ended = True
-        self._incoming.discarding = True
-        self._incoming.data.clear()
-        self._incoming.wake()
-        self._outgoing.wake()
+        self._incoming.refuse(self._outgoing.next_moment())
+        self._outgoing.end()
+        self._incoming.reader.wake()
+        self._outgoing.writer.wake()
 
 
-def link_pair(buffer: int = DEFAULT_BUFFER) -> tuple[Link, Link]:
-    """Make a bounded in-memory connection.
-
-    Args:
-        buffer: how many bytes each direction holds.
+def link_pair(
+    buffer: int = DEFAULT_BUFFER,
+    *,
+    latency: float = 0,
+    bandwidth: float | None = None,
+    drop_after: float | None = None,
+    client: tuple[str, int] | None = None,
+) -> tuple[Link, Link]:
+    """Make a bounded in-memory connection; the arguments are those of `Link`.
 
     Returns:
-        Its two ends.
+        The test's end and the application's.
     """
-    link = Link(buffer=buffer)
+    link = Link(
+        buffer=buffer,
+        latency=latency,
+        bandwidth=bandwidth,
+        drop_after=drop_after,
+        client=client,
+    )
     return link, link.other
+
+
+def _describe(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
