@@ -262,10 +262,10 @@ class Client:
 
     async def aclose(self) -> None:
         """End all connections, and look at what is left of them."""
-        servings = list(self._servings.values())
+        servings = list(self._servings.values())  # what was cancelled before has had its time
         for one in servings:
             await one.stream.other.aclose()
-        await self._end(*servings)
+        await self._end(*[one for one in servings if not one.was_cancelled])
         with trio.CancelScope(shield=True):
             for one in servings:
                 if not one.ended.is_set():

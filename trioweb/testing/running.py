@@ -11,7 +11,7 @@ import trio
 from trioweb.testing.clock import HoldingLimiter, held_clock
 from trioweb.testing.leaks import say_before_waiting
 from trioweb.testing.session import PATIENCE
-from trioweb.testing.tasks import break_shields, waits_at
+from trioweb.testing.tasks import break_shields, is_in_users_code, waits_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
@@ -137,11 +137,14 @@ class Lifetime:
 
     def _insist(self) -> None:
         assert self._task is not None
-        self._leaks.look_at_tasks()
-        if not self._leaks.tasks.alive():
-            self._leaks.note(f"the lifespan; {waits_at(self._task)}")
-        for started in self._leaks.tasks.alive():
-            say_before_waiting(f"{started}: it was cancelled, and goes on")
-            break_shields(started.task)
-        break_shields(self._task)
+        if is_in_users_code(self._task):
+            stubborn, said = [self._task], [f"the lifespan; {waits_at(self._task)}"]
+        else:
+            alive = self._leaks.tasks.alive()
+            stubborn, said = [one.task for one in alive], [str(one) for one in alive]
+        for task, what in zip(stubborn, said, strict=True):
+            self._leaks.note(what)
+            say_before_waiting(f"{what}: it was cancelled, and goes on")
+            break_shields(task)
+        self._scope.shield = False
         self._scope.cancel(reason="the lifespan has not ended")

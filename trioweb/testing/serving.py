@@ -48,6 +48,11 @@ class Serving:
         finally:
             self.ended.set()
 
+    @property
+    def was_cancelled(self) -> bool:
+        """Whether ``cancel`` was called."""
+        return self._scope.cancel_called
+
     def cancel(self) -> None:
         """Cancel the handler, without the grace of a connection that has ended."""
         self._scope.cancel(reason="the test has left its connection")

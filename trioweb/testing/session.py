@@ -385,7 +385,7 @@ class WebsocketSession:
         with trio.move_on_after(timeout) as scope:
             yield
         if scope.cancelled_caught:
-            raise trio.TooSlowError(self._explain(f"waited {timeout:g} s for {what}"))
+            raise trio.TooSlowError(self._explain(f"waited {timeout:g} s for {what}")) from None
 
     @contextmanager
     def _translated(self) -> Generator[None]:

@@ -47,11 +47,6 @@ class Started(NamedTuple):
     task: trio.lowlevel.Task
     place: str
 
-    @property
-    def is_users(self) -> bool:
-        """Whether it runs code that is neither Trio's nor trioweb's."""
-        return any(_is_telling(frame.f_code) for frame, _ in self.task.iter_await_frames())
-
     def __str__(self) -> str:
         return f"the task {_name(self.task)}, started {self.place}; {waits_at(self.task)}"
 
@@ -76,7 +71,7 @@ class TaskWatch(trio.abc.Instrument):
         What trioweb started around them ends with them.
         """
         started = list(self._started.values())
-        return [one for one in started if one.is_users] or started
+        return [one for one in started if is_in_users_code(one.task)] or started
 
     def task_spawned(self, task: trio.lowlevel.Task) -> None:
         """Trio's."""
@@ -110,6 +105,11 @@ def place_of_caller() -> str:
             break  # below is what runs Trio
         frame = frame.f_back
     return _NOWHERE
+
+
+def is_in_users_code(task: trio.lowlevel.Task) -> bool:
+    """Whether a task waits in code that is neither Trio's nor trioweb's."""
+    return any(_is_telling(frame.f_code) for frame, _ in task.iter_await_frames())
 
 
 def waits_at(task: trio.lowlevel.Task) -> str:

@@ -1,0 +1,334 @@
+"""Wrong applications: whatever they leave behind, the test fails, and is told what and who."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from trioweb import TrioWeb, Websocket
+from trioweb.testing import Leaked, Link, open_client
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+    from pathlib import Path
+
+    from trio.testing import MockClock
+
+    from trioweb.net import ByteStream
+
+
+async def leave(app: TrioWeb, path: str = "/", **options: Any) -> str:
+    """What is said of an application when its only client has come and gone."""
+    with pytest.raises(Leaked) as caught:
+        async with open_client(app, **options) as client, client.websocket(path):
+            await wait_all_tasks_blocked()
+    return str(caught.value)
+
+
+async def poll_forever() -> None:
+    await trio.sleep_forever()
+
+
+async def poll_shielded() -> None:
+    with trio.CancelScope(shield=True):
+        await trio.sleep_forever()
+
+
+async def poll_shielded_deep() -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(poll_shielded)
+        with trio.fail_after(3600, shield=True):
+            await trio.sleep_forever()
+
+
+# Tasks
+
+
+async def test_a_task_in_somebody_elses_nursery(nursery: trio.Nursery) -> None:
+    """It is named, with the line of the handler that started it, and the line where it waits."""
+    app = TrioWeb("wrong")
+
+    @app.websocket("/")
+    async def handler(ws: Websocket) -> None:
+        nursery.start_soon(poll_forever)
+
+    said = await leave(app)
+    assert "1 thing has outlived the connections of <TrioWeb wrong>:" in said
+    assert "the task tests.testing.test_leaks.poll_forever, started at " in said
+    assert "test_leaks.py:" in said.partition(", started at ")[2].partition(" in handler; ")[0]
+    assert said.endswith(" in poll_forever")
+
+
+async def test_a_task_of_a_task_in_a_system_nursery() -> None:
+    app = TrioWeb("wrong")
+
+    async def spawn() -> None:
+        trio.lowlevel.spawn_system_task(poll_forever)
+
+    @app.websocket("/")
+    async def handler(ws: Websocket) -> None:
+        ws.nursery.start_soon(spawn)
+        await ws.wait_closed()
+
+    said = await leave(app)
+    assert "poll_forever, started at " in said
+    assert " in spawn; it waits at " in said
+
+
+async def test_a_task_of_an_http_handler(nursery: trio.Nursery) -> None:
+    app = TrioWeb("wrong")
+
+    @app.get("/")
+    async def handler() -> str:
+        nursery.start_soon(poll_forever)
+        return "ok"
+
+    with pytest.raises(Leaked, match=r"poll_forever, started at .* in handler; "):
+        async with open_client(app) as client:
+            await client.get("/")
+
+
+@pytest.mark.parametrize("poll", [poll_shielded, poll_shielded_deep])
+async def test_a_handler_that_shields_itself(poll: Any, autojump_clock: MockClock) -> None:
+    """The test fails, and does not hang."""
+    app = TrioWeb("wrong")
+
+    @app.websocket("/")
+    async def handler(ws: Websocket) -> None:
+        await poll()
+
+    said = await leave(app)
+    assert "the WebSocket / of the handler handler has ended, but not its handler" in said
+    assert "opened at " in said
+    assert "in leave; it waits at " in said
+    assert trio.current_time() == 5
+
+
+async def test_a_task_of_ws_nursery_that_shields_itself(autojump_clock: MockClock) -> None:
+    app = TrioWeb("wrong")
+
+    @app.websocket("/")
+    async def handler(ws: Websocket) -> None:
+        ws.nursery.start_soon(poll_shielded)
+
+    assert "the WebSocket / of the handler handler has ended" in await leave(app)
+
+
+async def test_a_task_of_app_nursery_that_shields_itself(autojump_clock: MockClock) -> None:
+    app = TrioWeb("wrong")
+
+    @app.websocket("/")
+    async def handler(ws: Websocket) -> None:
+        app.nursery.start_soon(poll_shielded)
+
+    said = await leave(app)
+    assert "poll_shielded, started at " in said
+    assert " in handler; it waits at " in said
+
+
+async def test_a_room_task_that_shields_itself(autojump_clock: MockClock) -> None:
+    """Who joined first is who started it."""
+    app = TrioWeb("wrong")
+
+    @app.room_task("tea")
+    async def brew() -> None:
+        await poll_shielded()
+
+    @app.websocket("/")
+    async def handler(ws: Websocket) -> None:
+        async with app.room("tea").join(ws):
+            await ws.wait_closed()
+
+    said = await leave(app)
+    assert "1 thing has" in said
+    assert "brew, started at " in said
+    assert " in handler; it waits at " in said
+
+
+@pytest.mark.parametrize("shielded", [True, False])
+async def test_a_lifespan_that_does_not_end(shielded: bool, autojump_clock: MockClock) -> None:
+    @asynccontextmanager
+    async def lifespan(app: TrioWeb) -> AsyncGenerator[None]:
+        yield
+        with trio.CancelScope(shield=shielded):
+            await trio.sleep_forever()
+
+    with pytest.raises(Leaked, match=r"the lifespan; it waits at .* in lifespan"):
+        async with open_client(TrioWeb("wrong", lifespan=lifespan)):
+            pass
+
+
+async def test_cleanup_that_takes_its_time_is_no_leak(autojump_clock: MockClock) -> None:
+    """Up to five seconds, wherever it is."""
+    diary: list[str] = []
+
+    async def clean_up(who: str) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(2)
+            diary.append(who)
+
+    app = TrioWeb("right")
+
+    @app.websocket("/")
+    async def handler(ws: Websocket) -> None:
+        ws.nursery.start_soon(clean_up, "task")
+        app.nursery.start_soon(clean_up, "app")
+        await clean_up("handler")
+
+    async with open_client(app) as client:
+        async with client.websocket("/"):
+            pass
+        assert diary == ["handler", "task"]
+    assert diary == ["handler", "task", "app"]
+
+
+# WebSockets, with what waits there
+
+
+class Detached(TrioWeb):
+    """Serves connections behind the back of who asked for it, over streams that never end."""
+
+    async def serve_stream(self, stream: trio.abc.Stream | ByteStream) -> None:
+        ours, theirs = Link(buffer=1000).another_pair()
+        self.clients = [*getattr(self, "clients", []), ours]
+        self.nursery.start_soon(super().serve_stream, theirs)
+        assert isinstance(stream, Link)
+        while data := await stream.receive_some():
+            await ours.send_all(data)
+            await stream.send_all(await ours.receive_some())
+
+
+async def test_what_waits_in_a_connection_that_goes_on(autojump_clock: MockClock) -> None:
+    """Its handler, its bytes, its pings, and its place in a room."""
+    app = Detached("wrong", config={"WEBSOCKET_PING_INTERVAL": None})
+
+    @app.websocket("/<name>")
+    async def handler(ws: Websocket, name: str) -> None:
+        async with app.room("tea").join(ws, meta=name):
+            for _ in range(3):
+                await ws.ping()
+            for _ in range(2):
+                app.room("tea").broadcast("x" * 1000)
+            await ws.wait_closed()
+
+    ours: list[Link] = []
+    with pytest.raises(Leaked) as caught:
+        async with open_client(app, config={"WEBSOCKET_STALL_TIMEOUT": 10_000}) as client:
+            link = client.connect()
+            ours.append(link)
+            await link.send_all(
+                b"GET /ada HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+            )
+            await wait_all_tasks_blocked()
+    said = str(caught.value)
+    assert "the WebSocket /ada of the handler handler is open; " in said
+    assert " bytes wait to be sent; 3 pings wait for their pongs" in said
+    assert "a member of the room 'tea': /ada with meta 'ada'" in said
+
+
+# Descriptors
+
+
+async def test_a_file_that_stays_open(tmp_path: Path) -> None:
+    app, kept = TrioWeb("wrong"), []
+
+    @app.websocket("/")
+    async def handler(ws: Websocket) -> None:
+        kept.append((tmp_path / "log.txt").open("w"))  # noqa: ASYNC230
+
+    said = await leave(app)
+    assert "the descriptor " in said
+    assert f"{tmp_path}/log.txt" in said
+    assert "tracemalloc" in said
+    kept[0].close()
+
+
+async def test_a_socket_that_stays_open() -> None:
+    app, kept = TrioWeb("wrong"), []
+
+    @app.get("/")
+    async def handler() -> str:
+        kept.append(socket.socket())
+        return "ok"
+
+    with pytest.raises(Leaked, match=r"the descriptor .*socket.*<socket\.socket fd="):
+        async with open_client(app) as client:
+            await client.get("/")
+    kept[0].close()
+
+
+async def test_where_a_descriptor_was_opened(tmp_path: Path) -> None:
+    """With tracemalloc it is known."""
+    import tracemalloc
+
+    app, kept = TrioWeb("wrong"), []
+
+    @app.websocket("/")
+    async def handler(ws: Websocket) -> None:
+        kept.append((tmp_path / "log.txt").open("w"))  # noqa: ASYNC230
+
+    tracemalloc.start(5)
+    try:
+        assert "opened at " in await leave(app)
+    finally:
+        tracemalloc.stop()
+        kept[0].close()
+
+
+async def test_what_is_closed_in_time_is_no_leak(tmp_path: Path) -> None:
+    app = TrioWeb("right")
+
+    @app.websocket("/")
+    async def handler(ws: Websocket) -> None:
+        with (tmp_path / "log.txt").open("w") as log:  # noqa: ASYNC230
+            async for message in ws:
+                log.write(str(message))
+
+    async with open_client(app) as client, client.websocket("/") as ws:
+        await ws.send("x")
+
+
+# What the test itself does
+
+
+async def test_a_failure_of_the_test_is_what_comes_out(nursery: trio.Nursery) -> None:
+    """What is left is a note then."""
+    app = TrioWeb("wrong")
+
+    @app.websocket("/")
+    async def handler(ws: Websocket) -> None:
+        nursery.start_soon(poll_forever)
+
+    error = ValueError("the test's own")
+    with pytest.raises(ValueError, match="the test's own") as caught:
+        async with open_client(app) as client, client.websocket("/"):
+            await wait_all_tasks_blocked()
+            raise error
+    assert caught.value is error
+    assert "poll_forever" in "\n".join(error.__notes__)
+
+
+async def test_a_tests_own_tasks_are_its_own(nursery: trio.Nursery) -> None:
+    async with open_client(TrioWeb()) as client:
+        nursery.start_soon(poll_forever)
+        client.connect()
+
+
+async def test_looking_can_be_left_out(nursery: trio.Nursery) -> None:
+    app = TrioWeb("wrong")
+
+    @app.websocket("/")
+    async def handler(ws: Websocket) -> None:
+        nursery.start_soon(poll_forever)
+
+    async with open_client(app, check_leaks=False) as client, client.websocket("/"):
+        pass

@@ -1,0 +1,401 @@
+"""What a test can say and expect over a WebSocket, and what it is told when that fails."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+
+from trioweb import TrioWeb, Websocket, WebSocketException
+from trioweb.errors import WebsocketClosed
+from trioweb.testing import Frame, Link, Opcode, WebsocketSession, open_client
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from trio.testing import MockClock
+
+    from trioweb.testing import Client
+
+app = TrioWeb("told")
+
+
+@app.websocket("/echo")
+async def echo(ws: Websocket) -> None:
+    async for message in ws:
+        await ws.send(message)
+
+
+@app.websocket("/json")
+async def say_json(ws: Websocket) -> None:
+    person = {"name": "Ada", "age": 36, "tags": ["a", "b"], "admin": True, "score": 1}
+    async for _ in ws:
+        await ws.send(person)
+
+
+@app.websocket("/hush")
+async def hush(ws: Websocket) -> None:
+    await ws.wait_closed()
+
+
+@app.websocket("/late")
+async def answer_late(ws: Websocket, seconds: float) -> None:
+    async for message in ws:
+        await trio.sleep(seconds)
+        await ws.send(message)
+
+
+@app.websocket("/close")
+async def close(ws: Websocket, code: int) -> None:
+    await ws.send("before")
+    await ws.close(code, "as asked")
+
+
+@app.websocket("/crash")
+async def crash(ws: Websocket) -> None:
+    raise WebSocketException(1011, "broken")
+
+
+@app.websocket("/parts")
+async def in_parts(ws: Websocket) -> None:
+    await ws.send("first")
+    await ws.send_fragments(["sec", "ond"])
+    await ws.ping(b"are you there")
+    await ws.send(b"third")
+    await ws.wait_closed()
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[Client]:
+    async with open_client(app) as client:
+        yield client
+
+
+@pytest.fixture
+async def ws(client: Client) -> AsyncIterator[WebsocketSession]:
+    async with client.websocket("/echo") as ws:
+        yield ws
+
+
+# Expectations
+
+
+async def test_silence_is_measured(client: Client, autojump_clock: MockClock) -> None:
+    """An hour of it passes, pings and all; nothing that comes later is lost."""
+    async with client.websocket("/late?seconds=3600") as ws:
+        await ws.send("x")
+        await ws.expect_silence(3599)
+        await ws.expect("x")
+    assert trio.current_time() == 3600
+
+
+async def test_silence_that_is_broken_fails(client: Client, autojump_clock: MockClock) -> None:
+    async with client.websocket("/late?seconds=2") as ws:
+        await ws.send("x")
+        with pytest.raises(AssertionError, match=r"expected 3 s of silence, got 'x'\n"):
+            await ws.expect_silence(3)
+        assert trio.current_time() == 2
+    async with client.websocket("/close?code=4000") as ws:
+        await ws.expect("before")
+        with pytest.raises(AssertionError, match=r"expected 1 s of silence, got .*4000"):
+            await ws.expect_silence(1)
+
+
+async def test_a_wait_has_a_deadline_of_its_own(client: Client, autojump_clock: MockClock) -> None:
+    """Shorter or longer than five seconds."""
+    async with client.websocket("/late?seconds=60") as ws:
+        await ws.send("x")
+        for seconds, wait in [
+            (1, ws.recv(timeout=1)),
+            (2, ws.expect("x", timeout=2)),
+            (3, ws.expect_json(1, timeout=3)),
+            (4, ws.expect_close(timeout=4)),
+            (2.5, ws.recv_json(timeout=2.5)),
+        ]:
+            began = trio.current_time()
+            with pytest.raises(trio.TooSlowError, match=f"waited {seconds:g} s for "):
+                await wait
+            assert trio.current_time() - began == seconds
+        await ws.expect("x", timeout=60)
+    assert trio.current_time() == 60
+
+
+async def test_who_never_answers_fails_at_once_and_says_why(
+    client: Client, autojump_clock: MockClock
+) -> None:
+    """The failure tells what was awaited, and all that had come."""
+    async with client.websocket("/parts") as ws:
+        await ws.expect("first")
+        await ws.expect("second")
+        await ws.expect(b"third")
+        with pytest.raises(trio.TooSlowError) as caught:
+            await ws.expect("fourth")
+    lines = [line.strip() for line in str(caught.value).splitlines()]
+    assert lines == [
+        "waited 5 s for 'fourth'",
+        "WebSocket /parts, conversation so far:",
+        "0.000 < text 'first'",
+        "0.000 < text 'sec' …",
+        "0.000 < continuation b'ond' …",
+        "0.000 < continuation b''",
+        "0.000 < ping #1",
+        "0.000 < binary b'third'",
+        "0.000 > pong #1",
+    ]
+
+
+@pytest.mark.parametrize(
+    "like",
+    [
+        {},
+        {"name": "Ada"},
+        {"name": str, "age": int, "tags": list, "admin": bool},
+        {"name": re.compile("A.a"), "tags": ["a", str]},
+        {"tags": [..., "b"]},
+        {"age": float},
+        dict,
+        ...,
+    ],
+)
+async def test_like_is_what_matters(client: Client, like: Any) -> None:
+    async with client.websocket("/json") as ws:
+        await ws.send("")
+        assert (await ws.expect_json(like=like))["name"] == "Ada"
+
+
+@pytest.mark.parametrize(
+    ("like", "found"),
+    [
+        ({"name": "Bob"}, ".name is 'Ada', not 'Bob'"),
+        ({"tags": ["a"]}, ".tags has 2 elements, not 1"),
+        ({"tags": ["a", "c"]}, ".tags[1] is 'b', not 'c'"),
+        ({"tags": {}}, ".tags is ['a', 'b'], no object"),
+        ({"name": []}, ".name is 'Ada', no array"),
+        ({"email": ...}, ".email is missing"),
+        ({"admin": int}, ".admin is True, no int"),
+        ({"admin": 1}, ".admin is True, not 1"),
+        ({"score": True}, ".score is 1, not True"),
+        ({"name": re.compile("A")}, ".name is 'Ada', which does not match 'A'"),
+        ({"age": str}, ".age is 36, no str"),
+        ([], "the value is {"),
+    ],
+)
+async def test_what_is_not_like_it_is_named(client: Client, like: Any, found: str) -> None:
+    async with client.websocket("/json") as ws:
+        await ws.send("")
+        with pytest.raises(AssertionError, match=re.escape(found)):
+            await ws.expect_json(like=like)
+
+
+async def test_json_is_compared_as_json(ws: WebsocketSession) -> None:
+    """A bool is no number; a tuple is as good as a list."""
+    await ws.send_json({"a": [1, True]})
+    with pytest.raises(AssertionError, match="expected"):
+        await ws.expect_json({"a": [True, 1]})
+    await ws.send_json({"a": [1, 2.0]})
+    assert await ws.expect_json({"a": (1, 2)}) == {"a": [1, 2.0]}
+    for arguments in ({}, {"value": 1, "like": 1}):
+        with pytest.raises(TypeError, match="a value or like="):
+            await ws.expect_json(**arguments)
+
+
+@pytest.mark.parametrize("code", [1000, 1001, 1008, 1011, 4000])
+@pytest.mark.parametrize("wrong", [1000, 1002, 1006, 4001])
+async def test_each_wrong_close_code_is_caught(client: Client, code: int, wrong: int) -> None:
+    async with client.websocket(f"/close?code={code}") as ws:
+        await ws.expect("before")
+        if code == wrong:
+            assert await ws.expect_close(wrong) == "as asked"
+            return
+        with pytest.raises(AssertionError, match=rf"expected close {wrong}, got .*{code}"):
+            await ws.expect_close(wrong)
+
+
+async def test_a_message_is_no_close(client: Client) -> None:
+    async with client.websocket("/close?code=1000") as ws:
+        with pytest.raises(AssertionError, match="expected close 1000, got 'before'"):
+            await ws.expect_close()
+
+
+async def test_a_crash_that_nobody_looks_at_fails_the_test(client: Client) -> None:
+    """The end of the block tells of it, in the words of the connection."""
+    with pytest.raises(AssertionError, match=r"nobody looked at .*1011.*broken"):
+        async with client.websocket("/crash"):
+            pass
+    with pytest.raises(AssertionError, match=r"nobody looked at .*1008"):
+        async with client.websocket("/close?code=1008") as ws:
+            await ws.expect("before")
+    # Who has looked, or has failed already, hears nothing.
+    async with client.websocket("/crash") as ws:
+        await ws.expect_close(1011)
+    with pytest.raises(ValueError, match="the test's own"):
+        async with client.websocket("/crash"):
+            raise ValueError("the test's own")
+
+
+# Frames
+
+
+async def test_frames_and_messages_are_one_stream(client: Client) -> None:
+    """Each frame is handed out once: by itself, or within its message."""
+    async with client.websocket("/parts") as ws:
+        assert await ws.recv_frame() == Frame(Opcode.TEXT, b"first")
+        await ws.expect("second")
+        ping = await ws.recv_frame()
+        assert (ping.opcode, ping.payload) == (Opcode.PING, b"are you there")
+        assert await ws.recv() == b"third"
+        await ws.close()
+        close = await ws.recv_frame()
+        assert (close.opcode, close.close_code, close.text) == (Opcode.CLOSE, 1000, "")
+        with pytest.raises(WebsocketClosed):
+            await ws.recv_frame()
+
+
+async def test_a_message_of_which_frames_were_seen_is_whole(client: Client) -> None:
+    """Fragments that were looked at don't cut what recv gives; after the last one it goes on."""
+    async with client.websocket("/parts") as ws:
+        await ws.expect("first")
+        assert await ws.recv_frame() == Frame(Opcode.TEXT, b"sec", fin=False)
+        await ws.expect("second")
+    async with client.websocket("/parts") as ws:
+        frames = [await ws.recv_frame() for _ in range(4)]
+        assert [frame.fin for frame in frames] == [True, False, False, True]
+        await ws.expect(b"third")
+
+
+async def test_a_frame_that_never_comes(client: Client, autojump_clock: MockClock) -> None:
+    async with client.websocket("/hush") as ws:
+        with pytest.raises(trio.TooSlowError, match="waited 3 s for a frame\n"):
+            await ws.recv_frame(timeout=3)
+
+
+async def test_fragments_can_be_sent(ws: WebsocketSession) -> None:
+    await ws.send_frame(Frame(Opcode.TEXT, b"he", fin=False))
+    await ws.send_frame(Frame(Opcode.PING, b"between"))
+    await ws.send_frame(Frame(Opcode.CONTINUATION, b"llo"))
+    pong = await ws.recv_frame()
+    assert (pong.opcode, pong.payload) == (Opcode.PONG, b"between")
+    await ws.expect("hello")
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        Frame(Opcode.CONTINUATION, b"of nothing"),
+        Frame(Opcode.TEXT, b"", rsv=4),
+        Frame(3, b"reserved"),
+        Frame(Opcode.PING, b"x" * 126),
+        Frame(Opcode.PING, b"", fin=False),
+        Frame(Opcode.CLOSE, b"\x03"),
+    ],
+)
+async def test_wrong_frames_can_be_sent(ws: WebsocketSession, frame: Frame) -> None:
+    await ws.send_frame(frame)
+    await ws.expect_close(1002)
+
+
+async def test_raw_bytes_can_be_sent(ws: WebsocketSession) -> None:
+    """A frame in two halves is one, rubbish is none."""
+    frame = Frame(Opcode.TEXT, b"halves").encode()
+    await ws.send_raw(frame[:3])
+    await ws.send_raw(frame[3:])
+    await ws.expect("halves")
+    await ws.send_raw(b"\xff\xff\xff\xff")
+    await ws.expect_close(1002)
+    assert "> raw b'\\xff\\xff\\xff\\xff'" in ws.transcript()
+
+
+async def test_ping_measures(client: Client, autojump_clock: MockClock) -> None:
+    async with client.websocket("/echo", link=Link(latency=0.25)) as ws:
+        assert await ws.ping() == 0.5
+
+
+# Ends
+
+
+async def test_a_cancelled_send_tears_nothing(autojump_clock: MockClock) -> None:
+    """What did not fit is sent later, whole, and what comes next behind it."""
+    got: list[str | bytes] = []
+    slow = TrioWeb("slow", config={"WEBSOCKET_MAX_QUEUE": 1})
+
+    @slow.websocket("/")
+    async def read_late(ws: Websocket) -> None:
+        await trio.sleep(60)
+        async for message in ws:
+            got.append(message)
+            await ws.send(str(len(message)))
+
+    async with (
+        open_client(slow, link=Link(buffer=1000)) as client,
+        client.websocket("/") as ws,
+    ):
+        sent = 0
+        with trio.move_on_after(3) as scope:
+            while True:
+                await ws.send("x" * 70_000)
+                sent += 1
+        assert scope.cancelled_caught
+        for _ in range(sent + 1):
+            await ws.expect("70000", timeout=100)
+        await ws.send("behind")
+        await ws.expect("6")
+    assert got[-1] == "behind"
+
+
+async def test_a_dropped_cable_is_told_to_nobody(autojump_clock: MockClock) -> None:
+    """Until a heartbeat is missed."""
+    ended: list[float] = []
+    beating = TrioWeb(
+        "beating", config={"WEBSOCKET_PING_INTERVAL": 20, "WEBSOCKET_PING_TIMEOUT": 10}
+    )
+
+    @beating.websocket("/")
+    async def wait(ws: Websocket) -> None:
+        await ws.wait_closed()
+        ended.append(trio.current_time())
+
+    async with open_client(beating) as client, client.websocket("/") as ws:
+        await trio.sleep(50)
+        ws.drop()
+        await trio.sleep(19)
+        assert len(client.connections) == 1
+        await trio.sleep(60)
+    assert ended == [70.0]
+
+
+async def test_a_stalled_client_can_go_on(autojump_clock: MockClock) -> None:
+    async with open_client(app) as client, client.websocket("/echo") as ws:
+        ws.stall()
+        await ws.send("waits")
+        await ws.expect_silence(3)
+        ws.resume()
+        await ws.expect("waits")
+
+
+async def test_handlers_end_with_their_block(autojump_clock: MockClock) -> None:
+    """They go on as long as they need no time, and are cancelled then, without the grace."""
+    diary: list[str] = []
+    going = TrioWeb("going")
+
+    @going.websocket("/")
+    async def handle(ws: Websocket) -> None:
+        try:
+            async for message in ws:
+                await trio.lowlevel.checkpoint()
+                diary.append(str(message))
+            diary.append("left")
+            await trio.sleep(1)
+            diary.append("too late")
+        finally:
+            diary.append("cleaned up")
+
+    async with open_client(going) as client:
+        async with client.websocket("/") as ws:
+            for number in range(20):
+                await ws.send(str(number))
+            assert client.connections
+        assert not client.connections
+        assert diary == [*map(str, range(20)), "left", "cleaned up"]
+        assert trio.current_time() == 0
