@@ -1,0 +1,185 @@
+"""What is changed for the time of a client, and what several of them share."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+from trioweb import ConfigError, TrioWeb, Websocket, WebsocketClosed
+from trioweb.testing import Link, open_client
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from trio.testing import MockClock
+
+place: ContextVar[str] = ContextVar("place", default="nowhere")
+
+
+def make_app(diary: list[str]) -> TrioWeb:
+    @asynccontextmanager
+    async def lifespan(app: TrioWeb) -> AsyncGenerator[None]:
+        diary.append("entered")
+        place.set("in the lifespan")
+        yield
+        diary.append("left")
+
+    app = TrioWeb("shared", lifespan=lifespan)
+
+    @app.websocket("/room/<name>")
+    async def join(ws: Websocket, name: str) -> None:
+        async with app.room("room").join(ws, meta=name) as room:
+            async for message in ws:
+                room.broadcast(f"{name}: {message}")
+
+    @app.get("/place")
+    async def tell_place() -> str:
+        return place.get()
+
+    return app
+
+
+async def test_config_is_changed_for_the_time_of_the_client() -> None:
+    """Keys of trioweb and of the application; afterwards all is as before."""
+    app = make_app([])
+    app.config.MINE = "mine"
+    before = dict(app.config)
+    config = {"WEBSOCKET_MAX_SIZE": 10, "MINE": "yours", "NEW": 1}
+    async with open_client(app, config=config) as client, client.websocket("/room/ada") as ws:
+        assert (app.config.MINE, app.config.NEW) == ("yours", 1)
+        await ws.send("x" * 11)
+        await ws.expect_close(1009)
+    assert dict(app.config) == before
+    with pytest.raises(ConfigError, match="WEBSOCKET_MAX_SIZE"):
+        async with open_client(app, config={"WEBSOCKET_MAX_SIZ": 10}):
+            pass
+    assert dict(app.config) == before
+
+
+async def test_the_lifespan_is_run_and_its_context_is_the_connections() -> None:
+    diary: list[str] = []
+    async with open_client(make_app(diary)) as client:
+        assert diary == ["entered"]
+        assert (await client.get("/place")).text == "in the lifespan"
+    assert diary == ["entered", "left"]
+
+
+async def test_the_lifespan_can_be_left_out() -> None:
+    diary: list[str] = []
+    async with open_client(make_app(diary), lifespan=False) as client:
+        assert (await client.get("/place")).text == "nowhere"
+    assert diary == []
+
+
+async def test_what_a_lifespan_raises_comes_out_as_itself() -> None:
+    @asynccontextmanager
+    async def lifespan(app: TrioWeb) -> AsyncGenerator[None]:
+        if app.name == "start":
+            raise ValueError("at the start")
+        yield
+        raise ValueError("at the end")
+
+    for name in ("start", "end"):
+        with pytest.raises(ValueError, match=f"at the {name}"):
+            async with open_client(TrioWeb(name, lifespan=lifespan)):
+                pass
+
+
+async def test_a_lifespan_that_never_starts_fails(autojump_clock: MockClock) -> None:
+    @asynccontextmanager
+    async def lifespan(app: TrioWeb) -> AsyncGenerator[None]:
+        await trio.sleep_forever()
+        yield
+
+    with pytest.raises(trio.TooSlowError, match="the lifespan had not started after 60 s"):
+        async with open_client(TrioWeb(lifespan=lifespan)):
+            pass
+
+
+async def test_several_clients_share_an_application() -> None:
+    """The second joins; each knows its own connections, and the lifespan runs once."""
+    diary: list[str] = []
+    app = make_app(diary)
+    async with open_client(app) as one, one.websocket("/room/ada") as ada:
+        async with open_client(app) as other, other.websocket("/room/bob") as bob:
+            await bob.send("hi")
+            await ada.expect("bob: hi")
+            assert [ws.path_params["name"] for ws in one.connections] == ["ada"]
+            assert [ws.path_params["name"] for ws in other.connections] == ["bob"]
+            assert len(app.connections) == 2
+        assert [ws.path_params["name"] for ws in one.connections] == ["ada"]
+        await ada.send("alone")
+        await ada.expect("ada: alone")
+        await ada.expect_silence(0)
+    assert diary == ["entered", "left"]
+
+
+async def test_a_shutdown_drains(autojump_clock: MockClock) -> None:
+    """Who is there gets 1001, who comes is refused."""
+    diary: list[str] = []
+    async with open_client(make_app(diary)) as client, client.websocket("/room/ada") as ws:
+        client.shutdown()
+        assert await ws.expect_close(1001) == "server is shutting down"
+        with pytest.raises(WebsocketClosed):
+            async with client.websocket("/room/bob"):
+                pass
+        assert diary == ["entered"]
+    assert diary == ["entered", "left"]
+
+
+async def test_connections_are_those_whose_handlers_go_on(autojump_clock: MockClock) -> None:
+    """In the order in which they were opened; an ended one is there until the grace is over."""
+    app = TrioWeb(config={"WEBSOCKET_DISCONNECT_GRACE": 3})
+
+    @app.websocket("/<name>")
+    async def push(ws: Websocket, name: str) -> None:
+        await trio.sleep_forever()
+
+    async with open_client(app) as client:
+        async with client.websocket("/a") as a, client.websocket("/b"):
+            assert [ws.path_params["name"] for ws in client.connections] == ["a", "b"]
+            await a.close()
+            assert [ws.open for ws in client.connections] == [False, True]
+            await trio.sleep(3.1)
+            assert [ws.path_params["name"] for ws in client.connections] == ["b"]
+        assert client.connections == []
+
+
+async def test_one_connection_can_be_unlike_the_others(autojump_clock: MockClock) -> None:
+    app = make_app([])
+    link = Link(client=("203.0.113.7", 4000), latency=1)
+    async with open_client(app) as client:
+        async with client.websocket("/room/ada") as ada:
+            assert trio.current_time() == 0
+            async with client.websocket("/room/bob", link=link) as bob:
+                assert trio.current_time() == 2
+                assert client.connections[1].ip == "203.0.113.7"
+                await ada.send("hi")
+                await ada.expect("ada: hi")
+                assert trio.current_time() == 2
+                await bob.expect("ada: hi")
+                assert trio.current_time() == 3
+
+
+async def test_a_cancelled_test_ends_at_once(autojump_clock: MockClock) -> None:
+    """With its handlers, and without a word about them."""
+    diary: list[str] = []
+    app = TrioWeb()
+
+    @app.websocket("/")
+    async def handler(ws: Websocket) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            diary.append("ended")
+
+    with trio.move_on_after(7) as scope:
+        async with open_client(app) as client, client.websocket("/"):
+            await trio.sleep_forever()
+    assert scope.cancelled_caught
+    assert diary == ["ended"]
+    assert trio.current_time() == 7
