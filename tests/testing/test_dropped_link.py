@@ -228,6 +228,18 @@ async def test_a_full_buffer_at_the_drop_tells_nothing(autojump_clock: MockClock
     assert a.is_peer_alive(3) is True
 
 
+async def test_the_first_loss_counts(autojump_clock: MockClock) -> None:
+    """However much is sent later, the end of the stream included."""
+    a, _ = link_pair(latency=1)
+    a.drop()
+    a.try_send(b"x")
+    await trio.sleep(2)
+    a.try_send(b"y")
+    await a.send_eof()
+    await trio.sleep(1)
+    assert a.is_peer_alive(3) is False
+
+
 # Templates
 
 
@@ -334,9 +346,16 @@ def test_a_drop_at_any_moment_cuts_what_would_have_arrived(
                     nursery.start_soon(drop)
                 for gap, data in sends:
                     await trio.sleep(gap)
-                    a.try_send(data)
+                    if is_dropped or not is_too_late():
+                        a.try_send(data)
+                if not is_dropped and is_too_late():
+                    await trio.sleep_forever()
                 await a.aclose()
         return arrivals
+
+    def is_too_late() -> bool:
+        """What is sent at the drop is lost even where it takes no time."""
+        return not drops_by_hand and trio.current_time() >= drop_after
 
     def run(is_dropped: bool) -> list[tuple[float, bytes]]:
         return trio.run(converse, is_dropped, clock=MockClock(autojump_threshold=0))
@@ -349,7 +368,4 @@ def test_a_drop_at_any_moment_cuts_what_would_have_arrived(
         return together
 
     before = [(at, data) for at, data in run(False) if at <= drop_after]
-    if not drops_by_hand and not latency and bandwidth is None:
-        # What takes no time and is sent at the drop is sent too late.
-        before = [(at, data) for at, data in before if at < drop_after]
     assert joined(run(True)) == joined(before)

@@ -371,6 +371,20 @@ async def test_a_stalled_reader_waits_on_when_nothing_has_arrived(
     assert (trio.current_time(), b.try_receive(1)) == (1, b"x")
 
 
+@pytest.mark.parametrize("latency", [0, 1])
+async def test_a_stalled_end_is_not_readable(latency: float, autojump_clock: MockClock) -> None:
+    """Whatever has arrived; who waits is woken by resume."""
+    a, b = link_pair(latency=latency)
+    b.stall()
+    a.try_send(b"x")
+    await trio.sleep(5)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(b.wait_readable)
+        await trio.sleep(5)
+        b.resume()
+    assert (trio.current_time(), b.try_receive(1)) == (10, b"x")
+
+
 # Without time, and misuse
 
 

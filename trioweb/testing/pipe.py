@@ -295,7 +295,7 @@ class Pipe:
 
         What it sends until then takes up room, or it would never have to wait.
         """
-        self._refused_at = min(self._refused_at, moment)
+        self._refused_at = moment
         self.look()
 
     # Both
