@@ -133,7 +133,7 @@ class Seat:
 
     def move(self, until: float) -> None:
         """Let the task that waits, if any, wait until another moment."""
-        if self._scope is not None and self._task is not None:
+        if self._scope is not None:
             self._scope.deadline = until
 
     async def _park(self) -> None:
