@@ -214,9 +214,8 @@ class Link(trio.abc.HalfCloseableStream):
         is lost, the end of the stream included, and no end is told. Sends are taken until the
         buffer is full, and then wait: that there is room again would be news too.
         """
+        # Who waits for an arrival is left alone: he finds then that nothing has come.
         self._cable.drop()
-        self._incoming.look()
-        self._outgoing.look()
 
     def stall(self) -> None:
         """Receive nothing more at this end, as a process that was stopped; `resume` ends it."""

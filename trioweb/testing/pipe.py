@@ -133,7 +133,7 @@ class Seat:
 
     def move(self, until: float) -> None:
         """Let the task that waits, if any, wait until another moment."""
-        if self._scope is not None and self._task is not None:
+        if self._scope is not None:
             self._scope.deadline = until
 
     async def _park(self) -> None:
@@ -295,7 +295,7 @@ class Pipe:
 
         What it sends until then takes up room, or it would never have to wait.
         """
-        self._refused_at = min(self._refused_at, moment)
+        self._refused_at = moment
         self.look()
 
     # Both
