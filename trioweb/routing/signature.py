@@ -42,8 +42,9 @@ class Slot(Generic[S]):
 
     @property
     def is_injected(self) -> bool:
-        """Whether it is one of ours, and not text, a body or the parameter's own default."""
-        return self.label.partition(":")[0] not in ("path", "query", "body", "default")
+        """Whether it is one of ours, not text, a body, a dependency or the own default."""
+        kind = self.label.partition(":")[0]
+        return kind not in ("path", "query", "body", "depends", "default")
 
 
 class Plan(NamedTuple, Generic[S]):
