@@ -604,6 +604,15 @@ def test_wrong_dependencies_are_refused_at_registration() -> None:
             async def handler(request: Any, ws: Any, it: None = Depends(wrong)) -> None: ...
 
 
+def test_room_tasks_have_none() -> None:
+    """A default is theirs as it is, so what Depends returns would arrive there."""
+    app = TrioWeb()
+    with pytest.raises(RouteError, match=r"room task 'task' of 'x': 'value'.*not for room tasks"):
+
+        @app.room_task("x")
+        async def task(room: Any, value: str = Depends(real)) -> None: ...
+
+
 async def test_annotations_are_resolved_at_start() -> None:
     """A dependency may be registered before its types exist, as a handler may."""
     app = TrioWeb()

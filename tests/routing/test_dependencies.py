@@ -390,6 +390,31 @@ async def test_unhashable_callable_is_known_by_identity() -> None:
     assert await call(handler, overrides={plain: plain}) == (True, False)
 
 
+async def test_function_behind_functools_cache() -> None:
+    """As settings are made; methods too."""
+    made: list[int] = []
+
+    @functools.cache
+    def settings(request: Request, n: int) -> int:
+        made.append(n)
+        return n
+
+    class Store:
+        @functools.lru_cache  # noqa: B019
+        def size(self, m: int) -> int:
+            return m
+
+    store = Store()
+
+    def handler(a: int = Depends(settings), b: int = Depends(store.size)) -> Any:
+        return a, b
+
+    assert await call(handler, "/?n=1&m=2") == (1, 2)
+    assert made == [1]
+    with pytest.raises(RouteError, match=r"dependency 'dict' of handler .* has no signature"):
+        read(lambda request, it=Depends(dict): None)
+
+
 async def test_last_made_is_first_cleaned() -> None:
     lines: list[str] = []
 
