@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from enum import Enum
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Self
 from unittest.mock import AsyncMock, Mock
 
 import pytest
@@ -41,6 +42,48 @@ WEBSOCKET = {**HTTP, Socket: Injectable("socket", lambda _request, socket: socke
 class Pager:
     page: int = 1
     size: int = 10
+
+
+class Counting:
+    """Says how often its signature is read."""
+
+    def __init__(self) -> None:
+        self.read = 0
+
+    @property
+    def __signature__(self) -> Any:
+        self.read += 1
+        return None
+
+    def __call__(self) -> str:
+        return "fake"
+
+
+class Mood(Enum):
+    """A type that only this module knows."""
+
+    GOOD = "good"
+
+
+@dataclass
+class OfDataclass:
+    mood: Mood
+
+
+class OfNamedTuple(NamedTuple):
+    mood: Mood
+
+
+class OfNew:
+    mood: Mood
+
+    def __new__(cls, mood: Mood) -> Self:
+        made = super().__new__(cls)
+        made.mood = mood
+        return made
+
+
+class Inherited(OfDataclass): ...
 
 
 def read(handler: Callable[..., Any], *names: str, ws: bool = False) -> Any:
@@ -149,6 +192,29 @@ async def test_a_class_makes_an_instance() -> None:
         await call(handler, "/?page=x")
 
 
+@pytest.mark.parametrize("kind", [OfDataclass, OfNamedTuple, OfNew, Inherited])
+async def test_annotations_of_a_class_are_those_of_its_module(kind: Any) -> None:
+    """Also where what makes an instance was itself made elsewhere."""
+
+    def handler(made: Any = Depends(kind)) -> Any:
+        return made.mood
+
+    assert await call(handler, "/?mood=good") is Mood.GOOD
+
+
+def test_a_signature_is_read_once_for_a_route() -> None:
+    """However many need it: else a chain of diamonds would be read for ever."""
+    counting = Counting()
+    function: Any = counting
+    for _ in range(20):
+
+        def both(a: Any = Depends(function), b: Any = Depends(function)) -> None: ...
+
+        function = both
+    read(function)
+    assert counting.read == 1
+
+
 async def test_without_a_function_the_annotation_is_called() -> None:
     def in_metadata(pager: Annotated[Pager, Depends()]) -> Any:
         return pager
@@ -238,10 +304,12 @@ async def test_what_yields_is_left_behind_the_handler(wrap: Callable[[Log], Any]
     assert log.lines == ["enter", "handler made", "ValueError('x')", "leave"]
 
 
-async def test_object_whose_call_yields() -> None:
+@pytest.mark.parametrize("wrap", [lambda maker: maker, functools.partial])
+async def test_object_whose_call_yields(wrap: Callable[[Any], Any]) -> None:
     maker = GeneratorMaker()
+    function = wrap(maker)
 
-    def handler(value: Any = Depends(maker)) -> Any:
+    def handler(value: Any = Depends(function)) -> Any:
         maker.lines.append(value)
 
     await call(handler)
@@ -608,20 +676,6 @@ async def test_overrides_come_and_go() -> None:
 
     def handler(a: str = Depends(plain)) -> Any:
         return a
-
-    class Counting:
-        """Says how often its signature is read."""
-
-        def __init__(self) -> None:
-            self.read = 0
-
-        @property
-        def __signature__(self) -> Any:
-            self.read += 1
-            return None
-
-        def __call__(self) -> str:
-            return "fake"
 
     binding = read(handler)
     fake = Counting()

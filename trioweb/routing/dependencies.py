@@ -211,7 +211,7 @@ class Injection:
             return self._made[key]
         original = provider.function
         # What can't be hashed has a key of its own, and can't be in a dict of overrides either.
-        if key in self._overrides and self._overrides[original] is not original:
+        if key in self._overrides:
             provider = provider.overridden_by(self._overrides[original])
             if original in needing:
                 raise circle([*needing, original], f"handler of {self._request.path}")
@@ -270,8 +270,7 @@ class _Opened(AbstractAsyncContextManager[object]):
                 return await self._inner.__aexit__(kind, error, traceback)
             return self._inner.__exit__(kind, error, traceback)
         except RuntimeError as exc:  # "generator didn't stop", neither
-            if exc is not error:
-                exc.add_note(f"in the cleanup of the {self._what}")
+            exc.add_note(f"in the cleanup of the {self._what}")
             raise
 
 
