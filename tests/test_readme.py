@@ -8,8 +8,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
 from trioweb import TrioWeb, WebsocketClosed
-from trioweb.testing import open_client
+from trioweb.testing import Denied, open_client
 
 if TYPE_CHECKING:
     import trio.testing
@@ -81,6 +83,26 @@ async def test_rooms_have_tasks(autojump_clock: trio.testing.MockClock) -> None:
         assert await ws.expect_close() == "the game is over"
         ends = [f"the game ends in {left} s" for left in (3, 2, 1)]
         assert [line for line in heard if line in ends] == ends
+
+
+async def test_dependencies() -> None:
+    """Payments are whole or not there, for users alone; an override stands for who it is."""
+    app = run_shown("Dependencies")
+    async with open_client(app) as client:
+        paid = await client.post("/payments?token=Ada&to=Bob&amount=4")
+        assert paid.json() == {"Ada": 6, "Bob": 4}
+        assert (await client.post("/payments?token=Ada&to=Eve&amount=4")).status == 500
+        assert (await client.post("/payments?token=Eve&to=Bob&amount=4")).status == 401
+        with pytest.raises(Denied) as denied:
+            async with client.websocket("/balance?token=Eve"):
+                pass
+        assert denied.value.status == 401
+        handler = app.router.routes[0].handler
+        find_user = handler.__globals__["find_user"]
+        app.dependency_overrides[find_user] = lambda: "Ada"
+        async with client.websocket("/balance") as ws:
+            await ws.send("?")
+            await ws.expect("6")
 
 
 def test_limits_are_accepted() -> None:

@@ -39,6 +39,7 @@ from trioweb.http import Headers, Request
 from trioweb.response import Response, empty, html, json, raw, redirect, text
 from trioweb.rooms import BroadcastResult, ConnectionManager, Member, Room
 from trioweb.routing import (
+    Depends,
     Include,
     delete,
     get,
@@ -72,6 +73,7 @@ __all__ = [
     "ConfigError",
     "ConnectionManager",
     "ConnectionNursery",
+    "Depends",
     "Forbidden",
     "HTTPException",
     "Headers",

@@ -68,6 +68,8 @@ class TrioWeb(Dispatch, Registration):
 
     Attributes:
         ctx: a namespace for the application's own things.
+        dependency_overrides: what is called instead of a function of ``Depends``, by that function;
+            looked at whenever a dependency is made. For tests: the signature may be another.
         limiter: bounds the worker threads in which ``def`` handlers run.
     """
 
@@ -87,6 +89,7 @@ class TrioWeb(Dispatch, Registration):
         self.name = name
         self.config = config if isinstance(config, Config) else Config(config)
         self.ctx = SimpleNamespace()
+        self.dependency_overrides: dict[Handler, Handler] = {}
         # trio's own default, as a limiter of ours, so that a testing kit can put one in its place.
         self.limiter: Limiter = trio.CapacityLimiter(40)
         self._rooms = Rooms(self._room_tasks.find)

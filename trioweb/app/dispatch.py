@@ -17,6 +17,7 @@ import trio
 from trioweb.app.middleware import run_until_answered
 from trioweb.errors import HTTPException, ServerShutdown, ServiceUnavailable
 from trioweb.http.response import Response, error_response, to_response
+from trioweb.routing import Injection
 from trioweb.types import UNSET
 from trioweb.ws.nursery import is_end_of
 from trioweb.ws.options import ConnectionOptions
@@ -24,6 +25,7 @@ from trioweb.ws.serve import check_opening, serve_websocket
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from contextlib import AsyncExitStack
 
     from trioweb.app.failures import Failures
     from trioweb.app.middleware import Middleware
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from trioweb.net import ByteStream
     from trioweb.net.ticker import Ticker
     from trioweb.rooms import Rooms
-    from trioweb.routing import Match, Route, Router
+    from trioweb.routing import Binding, Match, Route, Router
     from trioweb.types import Handler
     from trioweb.ws.caps import ConnectionCaps
     from trioweb.ws.websocket import Websocket
@@ -45,6 +47,7 @@ class Dispatch:
 
     config: Config
     limiter: Any
+    dependency_overrides: dict[Handler, Handler]
     _rooms: Rooms
     router: Router
     _caps: ConnectionCaps
@@ -189,6 +192,8 @@ class Dispatch:
                 return early
         binding = route.binding
         assert binding is not None  # lifetime() binds all
+        if binding.dependencies:
+            return await self._respond_with_dependencies(request, route, binding)
         body = await request.body() if binding.needs_body else b""
         args, kwargs = binding.arguments(request, None, body)
         if route.is_threaded:
@@ -198,6 +203,21 @@ class Dispatch:
         if inspect.isawaitable(result):
             result = await result
         return to_response(result)
+
+    async def _respond_with_dependencies(
+        self, request: Request, route: Route, binding: Binding
+    ) -> Response:
+        injection = Injection(request, None, self.dependency_overrides)
+        async with injection.cleanup:
+            args, kwargs = await injection.arguments(binding)
+            if route.is_threaded:
+                result = await self._call_in_thread(partial(route.handler, *args, **kwargs))
+            else:
+                result = route.handler(*args, **kwargs)
+            if inspect.isawaitable(result):
+                result = await result
+            return to_response(result)
+        raise _swallowed(route)
 
     async def _pass_guards(self, request: Request, route: Route) -> Response | None:
         return await run_until_answered((*self._guards, *route.guards), request)
@@ -222,9 +242,34 @@ class Dispatch:
             return early
         binding = route.binding
         assert binding is not None  # lifetime() binds all
+        if binding.dependencies:
+            return await self._open_with_dependencies(request, route, ws, binding)
         args, kwargs = binding.arguments(request, ws)
         if route.accept != "manual":
             await ws.accept()
+        return self._call_websocket_handler(request, ws, route, args, kwargs)
+
+    async def _open_with_dependencies(
+        self, request: Request, route: Route, ws: Websocket, binding: Binding
+    ) -> Awaitable[object]:
+        injection = Injection(request, ws, self.dependency_overrides)
+        async with injection.cleanup as made:
+            args, kwargs = await injection.arguments(binding)
+            if route.accept != "manual":
+                await ws.accept()
+            handler = self._call_websocket_handler(request, ws, route, args, kwargs)
+            # What has nothing to clean up costs nothing for as long as the connection lasts.
+            return _run_within(made.pop_all(), handler) if injection.needs_cleanup else handler
+        raise _swallowed(route)
+
+    def _call_websocket_handler(
+        self,
+        request: Request,
+        ws: Websocket,
+        route: Route,
+        args: list[object],
+        kwargs: dict[str, object],
+    ) -> Awaitable[object]:
         self._websockets[request] = ws
         handler = route.handler(*args, **kwargs)
         if not inspect.isawaitable(handler):
@@ -296,6 +341,21 @@ class _Endpoint:
 
     def ended(self) -> None:
         self._dispatch._websocket_ended(self._request)
+
+
+async def _run_within(made: AsyncExitStack, handler: Awaitable[object]) -> object:
+    """Run a WebSocket's handler, and clean up its dependencies behind it."""
+    async with made:
+        return await handler
+    return None  # a dependency has caught what the handler raised, and that was the end of it
+
+
+def _swallowed(route: Route) -> RuntimeError:
+    return RuntimeError(
+        f"handler {route.name!r} of {route.uri!r} has no answer: it or one of its dependencies "
+        "raised an exception, which another dependency caught at its yield; there it must be "
+        "raised again"
+    )
 
 
 def _log_beside_cancelled(group: BaseExceptionGroup[BaseException], request: Request) -> None:

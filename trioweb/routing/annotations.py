@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 import typing
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -66,6 +67,11 @@ def _globals(function: Handler) -> dict[str, object]:
             innermost = innermost.func
         else:
             break
+    if isinstance(innermost, type):
+        # Of a dataclass or a NamedTuple they are made elsewhere, so the class's module counts.
+        makers = ("__new__", "__init__")
+        own = next(one for one in innermost.__mro__ if any(name in vars(one) for name in makers))
+        return vars(sys.modules[own.__module__]) if own.__module__ in sys.modules else {}
     if not hasattr(innermost, "__globals__"):
         innermost = getattr(type(innermost), "__call__", innermost)  # noqa: B004
         innermost = inspect.unwrap(innermost)

@@ -11,6 +11,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from trioweb.errors import RouteError
 from trioweb.routing.annotations import UnresolvedAnnotation, resolve
 from trioweb.routing.conversion import bare
+from trioweb.routing.dependencies import (
+    Dependency,
+    Provider,
+    Wanted,
+    circle,
+    find_dependency,
+    key_of,
+    show_name,
+)
 from trioweb.routing.routes import handler_name
 from trioweb.routing.signature import NOTHING, Plan, SignatureReader, Slot
 from trioweb.routing.sources import Source, body_source, path_source, query_source
@@ -48,19 +57,27 @@ class Binding:
 
     Args:
         plan: the arguments.
+
+    Attributes:
+        needs_body: whether ``arguments`` needs the request's body.
+        dependencies: which arguments, by place or name, are still to be made by an ``Injection``.
     """
 
-    __slots__ = ("_args", "_kwargs", "needs_body")
+    __slots__ = ("_args", "_kwargs", "dependencies", "needs_body")
 
     def __init__(self, plan: Plan[Source]) -> None:
         self._args = tuple(slot.source for slot in plan.args)
         self._kwargs = tuple((slot.name, slot.source) for slot in plan.kwargs)
         self.needs_body = any(slot.label == "body" for slot in [*plan.args, *plan.kwargs])
+        places: list[tuple[int | str, Source]] = [*enumerate(self._args), *self._kwargs]
+        self.dependencies = tuple(
+            (place, source) for place, source in places if isinstance(source, Wanted)
+        )
 
     def arguments(
         self, request: Request, socket: object = None, body: bytes = b""
     ) -> tuple[list[object], dict[str, object]]:
-        """Make the arguments of one call.
+        """Make the arguments of one call; ``dependencies`` are None for now.
 
         Args:
             request: with its ``match_info`` set.
@@ -103,30 +120,64 @@ def bind(
             f"give it a parameter named {', '.join(SOCKET_NAMES[:-1])} or {SOCKET_NAMES[-1]}, "
             f"or one annotated Websocket"
         )
+    return _bound(plan, what)
+
+
+def _bound(plan: Plan[Source], what: str) -> Binding:
     if sum(slot.label == "body" for slot in [*plan.args, *plan.kwargs]) > 1:
         raise RouteError(f"{what} takes the JSON body twice; make one type of both")
     return Binding(plan)
 
 
 class _HandlerReader(SignatureReader[Source]):
-    """Reads the signatures of one handler and of what it wraps."""
+    """Reads the signatures of one handler, or of a dependency, and of what it wraps.
 
-    def __init__(self, what: str, path_names: Sequence[str], injectables: Injectables) -> None:
+    Args:
+        what: the function as error messages call it.
+        path_names: the path's parameters.
+        injectables: what can be given by type.
+        providers: of the handler's dependencies, as far as they have been read.
+        needing: the dependencies that are being read now, each for the one before it.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        path_names: Sequence[str],
+        injectables: Injectables,
+        providers: dict[object, Provider] | None = None,
+        needing: Sequence[Handler] = (),
+    ) -> None:
         super().__init__(what, path_names)
         self._by_type = injectables
         self._by_label = {one.label: one for one in injectables.values()}
         self.is_websocket = "socket" in self._by_label
+        self._providers = {} if providers is None else providers
+        self._needing = needing
 
     def _slot(self, function: Handler, parameter: inspect.Parameter) -> Slot[Source] | None:
         """Rules 1 to 3 and 5 of API.md, "Handlers"; None where only the place can tell."""
         name = parameter.name
         only = parameter.kind is parameter.POSITIONAL_ONLY
+        default = parameter.default if isinstance(parameter.default, Dependency) else None
+        if default is not None and default.function is not None and name not in self._names:
+            # Whatever its annotation says, which need not exist when the program runs.
+            return self._wanted(name, default.function, default.is_shared, only)
         known = {kind.__name__: kind for kind in self._by_type}
         annotation = resolve(function, parameter, known)
+        dependency = default or self._find_dependency(name, annotation)
         if name in self._names:
             source = path_source(name, annotation)
+            if source is None and dependency is not None:
+                raise RouteError(
+                    f"{self._what}: {name!r} is a parameter of the path, and so it can't be made "
+                    f"by Depends; rename one of them"
+                )
             return Slot(name, f"path:{name}", source, only) if source else None
         kind = bare(annotation)
+        if dependency is not None:
+            function = dependency.function or self._class_of(name, kind)
+            return self._wanted(name, function, dependency.is_shared, only)
         if isinstance(kind, type) and kind in self._by_type:
             return self._injected(name, self._by_type[kind], only)
         if annotation in (NOTHING, Any, object):
@@ -150,6 +201,52 @@ class _HandlerReader(SignatureReader[Source]):
             return make(request, socket)
 
         return Slot(name, injectable.label, source, only)
+
+    def _find_dependency(self, name: str, annotation: object) -> Dependency | None:
+        try:
+            return find_dependency(annotation)
+        except RouteError as exc:
+            raise RouteError(f"{self._what}: the parameter {name!r}: {exc}") from None
+
+    def _class_of(self, name: str, kind: object) -> Handler:
+        """What ``Depends()`` calls."""
+        if kind is NOTHING or not callable(kind):
+            raise RouteError(
+                f"{self._what}: Depends() of the parameter {name!r} calls its annotation, which "
+                f"is no class; write Depends(f)"
+            )
+        return kind
+
+    def _wanted(self, name: str, function: Handler, is_shared: bool, only: bool) -> Slot[Source]:
+        source = Wanted(self._provider(function), is_shared)
+        return Slot(name, f"depends:{name}", source, only)
+
+    def _provider(self, function: Handler) -> Provider:
+        key = key_of(function)
+        if any(key == key_of(one) for one in self._needing):
+            raise circle([*self._needing, function], self._what)
+        if key not in self._providers:
+            what = f"dependency {show_name(function)!r} of {self._what}"
+            reader = _HandlerReader(
+                what,
+                self._names,
+                self._by_type,
+                self._providers,
+                [*self._needing, function],
+            )
+            self._providers[key] = reader.provide(function)
+        return self._providers[key]
+
+    def provide(self, function: Handler) -> Provider:
+        """Read the signature of a dependency, and of those that it needs."""
+        binding = _bound(self.plan(function), self._what)
+        return Provider(function, self._what, binding, self._override)
+
+    def _override(self, function: Handler) -> Provider:
+        # With providers of its own: they are there for as long as the override is.
+        what = f"override {show_name(function)!r} of {self._what}"
+        reader = _HandlerReader(what, self._names, self._by_type, needing=[function])
+        return reader.provide(function)
 
     def _fill_by_place(
         self,
@@ -200,6 +297,7 @@ class _HandlerReader(SignatureReader[Source]):
             f"a parameter of the path ({paths})" if paths else f"<{name}> in the path",
             f"annotated with one of {types}",
             "named request" + (f", {', '.join(SOCKET_NAMES)}" if self.is_websocket else ""),
+            "made by a function, with Depends(f) as its default or in Annotated",
             "a query parameter with a scalar annotation (str, int, bool ...) or a default",
         ]
         if not self.is_websocket:

@@ -42,8 +42,9 @@ class Slot(Generic[S]):
 
     @property
     def is_injected(self) -> bool:
-        """Whether it is one of ours, and not text, a body or the parameter's own default."""
-        return self.label.partition(":")[0] not in ("path", "query", "body", "default")
+        """Whether it is one of ours, not text, a body, a dependency or the own default."""
+        kind = self.label.partition(":")[0]
+        return kind not in ("path", "query", "body", "depends", "default")
 
 
 class Plan(NamedTuple, Generic[S]):
@@ -75,11 +76,7 @@ class SignatureReader(ABC, Generic[S]):
             UnresolvedAnnotation: an annotation's name is not known yet.
             RouteError: a parameter can't be bound; the message names it and what it could be.
         """
-        try:
-            signature = inspect.signature(function, follow_wrapped=False)
-        except (TypeError, ValueError) as exc:
-            raise RouteError(f"{self._what} has no signature that could be read: {exc}") from exc
-        parameters = list(signature.parameters.values())
+        parameters = self._parameters(function)
         has_args = any(one.kind is one.VAR_POSITIONAL for one in parameters)
         has_kwargs = any(one.kind is one.VAR_KEYWORD for one in parameters)
         wrapped = getattr(function, "__wrapped__", None)
@@ -90,6 +87,17 @@ class SignatureReader(ABC, Generic[S]):
         if has_args or has_kwargs:
             return self._add_unsaid(own, has_args, has_kwargs)
         return own
+
+    def _parameters(self, function: Handler) -> list[inspect.Parameter]:
+        try:
+            try:
+                signature = inspect.signature(function, follow_wrapped=False)
+            except ValueError:
+                # functools.cache is written in C: it has the signature of what it wraps.
+                signature = inspect.signature(function)
+        except (TypeError, ValueError) as exc:
+            raise RouteError(f"{self._what} has no signature that could be read: {exc}") from exc
+        return list(signature.parameters.values())
 
     @abstractmethod
     def _slot(self, function: Handler, parameter: inspect.Parameter) -> Slot[S] | None:
