@@ -94,7 +94,6 @@ class TrioWeb(Dispatch, Registration):
         self.limiter: Limiter = trio.CapacityLimiter(40)
         self._rooms = Rooms(self._room_tasks.find)
         self._websockets: dict[Request, Websocket] = {}  # by their handshakes
-        self.dependency_overrides = {}
         self._caps = ConnectionCaps()
         self._ticker = Ticker()
         self._guards = tuple(guards)
