@@ -9,28 +9,22 @@ from __future__ import annotations
 
 import string
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypedDict, Unpack
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import quote
 
-import h11
 import trio
 
-from trioweb.errors import TrioWebError
-from trioweb.http import jsoncodec
 from trioweb.http.headers import Headers
 from trioweb.testing.link import DEFAULT_BUFFER, Link, link_pair
+from trioweb.testing.requests import Requests
 from trioweb.testing.session import PATIENCE, WebsocketSession, run_websocket
+from trioweb.testing.targets import HOST
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from trioweb.net import ByteStream
-
-# The Host of every request; no name that a resolver could know (RFC 6761 §6.4).
-HOST = "app.test"
-_MISSING: Any = object()
 
 
 class Application(Protocol):
@@ -43,38 +37,12 @@ class Application(Protocol):
         """Serve one connection to its end."""
 
 
-@dataclass(frozen=True)
-class ClientResponse:
-    """What the application answered to a request."""
-
-    status: int
-    headers: Headers
-    body: bytes
-
-    @property
-    def text(self) -> str:
-        """The body, decoded as UTF-8."""
-        return self.body.decode()
-
-    def json(self) -> Any:
-        """Decode the body as JSON."""
-        return jsoncodec.decode(self.body)
-
-
-class RequestOptions(TypedDict, total=False):
-    """What a request may have besides its method and path."""
-
-    headers: Mapping[str, str] | Sequence[tuple[str, str]] | None
-    body: bytes | str
-    json: Any
-
-
-class Client:
+class Client(Requests):
     """The client of one application; `open_client` makes it."""
 
     def __init__(self, app: Application, nursery: trio.Nursery, buffer: int) -> None:
+        super().__init__(nursery)
         self._app = app
-        self._nursery = nursery
         self._buffer = buffer
 
     def connect(self) -> Link:
@@ -82,58 +50,6 @@ class Client:
         ours, theirs = link_pair(self._buffer)
         self._nursery.start_soon(self._app.serve_stream, theirs)
         return ours
-
-    async def request(
-        self, method: str, path: str, **options: Unpack[RequestOptions]
-    ) -> ClientResponse:
-        """Send a request on a connection of its own and read the whole answer.
-
-        Args:
-            method: in capitals.
-            path: with its query, if any.
-            **options: ``headers``, and ``body`` or ``json``.
-
-        Raises:
-            trio.TooSlowError: the answer was not there after 5 s.
-            TrioWebError: the answer is no HTTP, or was cut short.
-        """
-        events = _build_request(method, path, **options)
-        link = self.connect()
-        try:
-            with trio.move_on_after(PATIENCE) as scope:
-                return await _exchange(link, events, self._nursery)
-        finally:
-            await link.aclose()
-        assert scope.cancelled_caught
-        raise trio.TooSlowError(f"waited {PATIENCE:g} s for the answer to {method} {path}")
-
-    async def get(self, path: str, **options: Unpack[RequestOptions]) -> ClientResponse:
-        """Send a GET request."""
-        return await self.request("GET", path, **options)
-
-    async def post(self, path: str, **options: Unpack[RequestOptions]) -> ClientResponse:
-        """Send a POST request."""
-        return await self.request("POST", path, **options)
-
-    async def put(self, path: str, **options: Unpack[RequestOptions]) -> ClientResponse:
-        """Send a PUT request."""
-        return await self.request("PUT", path, **options)
-
-    async def patch(self, path: str, **options: Unpack[RequestOptions]) -> ClientResponse:
-        """Send a PATCH request."""
-        return await self.request("PATCH", path, **options)
-
-    async def delete(self, path: str, **options: Unpack[RequestOptions]) -> ClientResponse:
-        """Send a DELETE request."""
-        return await self.request("DELETE", path, **options)
-
-    async def head(self, path: str, **options: Unpack[RequestOptions]) -> ClientResponse:
-        """Send a HEAD request."""
-        return await self.request("HEAD", path, **options)
-
-    async def options(self, path: str, **options: Unpack[RequestOptions]) -> ClientResponse:
-        """Send an OPTIONS request."""
-        return await self.request("OPTIONS", path, **options)
 
     @asynccontextmanager
     async def websocket(
@@ -229,63 +145,3 @@ async def _close_after_failure(session: WebsocketSession) -> None:
 def _quote(path: str) -> str:
     """Percent-encode what may not stand in a request line, and nothing else."""
     return quote(path, safe=string.punctuation)
-
-
-def _build_request(
-    method: str,
-    path: str,
-    *,
-    headers: Mapping[str, str] | Sequence[tuple[str, str]] | None = None,
-    body: bytes | str = b"",
-    json: Any = _MISSING,
-) -> list[h11.Event]:
-    sent = Headers(headers)
-    content = body.encode() if isinstance(body, str) else body
-    if json is not _MISSING:
-        if body:
-            raise TypeError("pass either body= or json=")
-        content = jsoncodec.encode(json)
-        if "content-type" not in sent:
-            sent["Content-Type"] = "application/json"
-    if "host" not in sent:
-        sent["Host"] = HOST
-    if content and "content-length" not in sent and "transfer-encoding" not in sent:
-        sent["Content-Length"] = str(len(content))
-    request = h11.Request(method=method, target=_quote(path), headers=sent.raw)
-    return [request, *([h11.Data(data=content)] if content else []), h11.EndOfMessage()]
-
-
-async def _exchange(link: Link, events: list[h11.Event], nursery: trio.Nursery) -> ClientResponse:
-    """Send while reading: the application may answer before it has taken the whole body."""
-    wire = h11.Connection(h11.CLIENT)
-    data = b"".join(wire.send(event) or b"" for event in events)
-    # Ends with the link, which the caller closes.
-    nursery.start_soon(_send_quietly, link, data)
-    response: h11.Response | None = None
-    body = bytearray()
-    while True:
-        try:
-            event = wire.next_event()
-            if event is h11.NEED_DATA:
-                wire.receive_data(await link.receive_some(DEFAULT_BUFFER))
-        except (h11.RemoteProtocolError, trio.BrokenResourceError) as exc:
-            raise TrioWebError(f"the answer is no complete HTTP response: {exc}") from exc
-        if isinstance(event, h11.Response):
-            response = event
-        elif isinstance(event, h11.Data):
-            body += event.data
-        elif isinstance(event, h11.EndOfMessage):
-            break
-        elif isinstance(event, h11.ConnectionClosed):
-            raise TrioWebError("the connection was closed before the answer had come")
-    assert response is not None
-    pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in response.headers]
-    return ClientResponse(response.status_code, Headers(pairs), bytes(body))
-
-
-async def _send_quietly(link: Link, data: bytes) -> None:
-    try:
-        await link.send_all(data)
-    except (trio.BrokenResourceError, trio.ClosedResourceError):
-        # The application wanted no more of it; its answer says why.
-        pass
