@@ -41,7 +41,7 @@ class _Sender:
     ) -> None:
         self._link = link
         self._wire = wire
-        self._head = head
+        self._head = wire.send(head) or b""
         self._body = outgoing.body
         self._scope = trio.CancelScope()
         self._ended = trio.Event()
@@ -70,8 +70,7 @@ class _Sender:
 
     async def _send(self) -> None:
         if isinstance(self._body, bytes):
-            events = [self._head, h11.Data(data=self._body), h11.EndOfMessage()]
-            await self._put(*(events if self._body else (self._head, h11.EndOfMessage())))
+            await self._put(self._head + self._encode(h11.Data(data=self._body)) + self._end())
             return
         pieces = aiter(self._body)
         try:
@@ -87,16 +86,21 @@ class _Sender:
         async for piece in pieces:
             if not isinstance(piece, bytes | bytearray | memoryview):
                 raise TypeError(f"the body's iterator gave {piece!r}; it must give bytes")
-            if not await self._put(h11.Data(data=bytes(piece))):
+            if not await self._put(self._encode(h11.Data(data=bytes(piece)))):
                 return
-        await self._put(h11.EndOfMessage())
+        await self._put(self._end())
 
-    async def _put(self, *events: h11.Event) -> bool:
-        """Whether the application still takes it; where not, its answer says why."""
+    def _encode(self, event: h11.Event) -> bytes:
         try:
-            data = b"".join(self._wire.send(event) or b"" for event in events)
+            return self._wire.send(event) or b""
         except h11.LocalProtocolError as exc:
             raise ValueError(f"the body is not as its headers say: {exc}") from exc
+
+    def _end(self) -> bytes:
+        return self._encode(h11.EndOfMessage())
+
+    async def _put(self, data: bytes) -> bool:
+        """Whether the application still takes it; where not, its answer says why."""
         try:
             await self._link.send_all(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -143,17 +147,18 @@ class Exchange:
         """
         while True:
             event = await self._next_event()
-            if isinstance(event, h11.InformationalResponse) and event.status_code != 101:
-                self._informational.append(event.status_code)
-            elif isinstance(event, h11.Response):
+            assert isinstance(event, h11.InformationalResponse | h11.Response)
+            self._came, self._sample = 0, b""
+            if isinstance(event, h11.Response):
                 self.status = event.status_code
                 self.headers = _read_headers(event.headers)
-                self._came, self._sample = 0, b""
                 return
-            elif isinstance(event, h11.InformationalResponse):
-                raise TrioWebError(f"{self.outgoing} was answered with 101: no HTTP follows")
-            else:
-                raise TrioWebError(f"{self.outgoing}: the connection was closed {self._tell()}")
+            if event.status_code == 101:
+                raise TrioWebError(
+                    f"{self.outgoing} was answered with 101, after which it is no HTTP any more; "
+                    "client.websocket() speaks WebSocket, client.connect() anything"
+                )
+            self._informational.append(event.status_code)
 
     async def receive(self) -> bytes:
         """Wait for the next piece of the body: what has come; empty at its end.
@@ -227,6 +232,11 @@ class Exchange:
                 self.check_sent()
                 raise
             if not self.status:
+                if not data:
+                    raise TrioWebError(
+                        f"{self.outgoing}: the connection was closed {self._tell()}, before the "
+                        "head of the answer was whole"
+                    )
                 self._count(data)
             self._wire.receive_data(data)
 
