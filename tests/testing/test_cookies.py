@@ -68,6 +68,8 @@ def test_expiry_counts_by_the_wall_clock(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_test_sets_reads_and_deletes() -> None:
     """It is a mapping; setting one puts it in the place of all others of that name."""
     jar = Cookies()
+    jar.take(answer("p=deep; Path=/in/side", "p=top; Path=/"), "/")
+    assert (jar.pop("p"), "p" in jar) == ("deep", False)
     jar.take(answer("session=old; Path=/; Domain=app.test", "session=deep; Path=/in"), "/")
     assert jar["session"] == "deep"
     jar["session"] = "x"

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from trioweb.testing.forms import encode_multipart, encode_urlencoded, read_fields
 
@@ -101,6 +103,17 @@ def test_files_are_read_back_as_they_were(tmp_path: Path) -> None:
         ("several", "2.png", "image/png", b""),
         ("moved", "y.txt", "text/plain", b"<p>\r\n"),
     ]
+
+
+# Line ends and what looks like a boundary are what could go wrong.
+CONTENTS = st.lists(st.sampled_from([b"\r", b"\n", b"--", b"trioweb-form-0", b"x", b"\xff", b" "]))
+
+
+@given(st.lists(CONTENTS.map(b"".join), min_size=1))
+def test_any_content_comes_back(contents: list[bytes]) -> None:
+    """Encoding, then parsing, is the identity."""
+    form = encode_multipart([], [("f", content) for content in contents])
+    assert [content for *_, content in parse(*form)] == contents
 
 
 def test_names_are_escaped_as_browsers_do() -> None:

@@ -236,7 +236,6 @@ async def test_a_failing_body_fails_the_request() -> None:
 
 async def test_an_early_answer_ends_the_sending() -> None:
     """An endless body is left when the answer is there, and what made it runs its finally."""
-    unwound = trio.Event()
 
     async def make() -> AsyncGenerator[bytes]:
         try:
@@ -250,10 +249,21 @@ async def test_an_early_answer_ends_the_sending() -> None:
         await link.send_all(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
         await trio.sleep_forever()
 
-    async with open_client(Played(refuse, refuse)) as client:
-        assert (await client.post("/", body=make())).status == 413
-        assert unwound.is_set()
-        assert (await client.post("/", body=bytes(1_000_000))).status == 413
+    async def refuse_and_close(link: Link) -> None:
+        await read_head(link)
+        await trio.testing.wait_all_tasks_blocked()
+        await link.send_all(b"HTTP/1.1 413 Too Large\r\nContent-Length: 4\r\n\r\n")
+        await link.send_all(b"much")
+        await link.aclose()
+
+    scripts = (refuse, refuse_and_close)
+    async with open_client(Played(*scripts, *scripts)) as client:
+        for text in ("", "much"):
+            unwound = trio.Event()
+            answer = await client.post("/", body=make())
+            assert (answer.status, answer.text, unwound.is_set()) == (413, text, True)
+        for text in ("", "much"):
+            assert (await client.post("/", body=bytes(1_000_000))).text == text
 
 
 @pytest.mark.parametrize(
@@ -294,6 +304,7 @@ async def test_a_wrong_option_fails_at_once(options: Any, message: str) -> None:
         ("x", "path 'x' must begin with a slash"),
         ("", "must begin with a slash"),
         ("ftp://a/x", "is not HTTP"),
+        ("mailto:me", "'mailto:me' is not HTTP"),
         ("http:///x", "names no host"),
         ("http://me:pw@a/x", "has a user in it"),
         ("http://" + "ä" * 70 + "/", "names a host that is none"),
@@ -647,6 +658,37 @@ async def test_a_stream_may_be_redirected() -> None:
         assert b'"body":"b"' in await response.read()
 
 
+async def test_each_redirect_is_closed_before_the_next() -> None:
+    """The application has seen the end of the first connection when the second one begins."""
+    ended: list[bool] = []
+
+    async def lead_on(link: Link) -> None:
+        await read_head(link)
+        await link.send_all(b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: /b\r\n\r\n")
+        assert await link.receive_some(1) == b""
+        ended.append(True)
+
+    async def finish(link: Link) -> None:
+        await trio.testing.wait_all_tasks_blocked()
+        assert ended == [True]
+        await answering(b"HTTP/1.1 204 No Content\r\n\r\n")(link)
+
+    async with open_client(Played(lead_on, finish)) as client:
+        assert (await client.get("/a", follow_redirects=True)).status == 204
+
+
+async def test_a_stream_is_opened_once() -> None:
+    """To ask again is to call again."""
+    async with open_client(make_app()) as client:
+        stream = client.stream("GET", "/told/x")
+        async with stream:
+            pass
+        with pytest.raises(
+            RuntimeError, match=r"GET /told/x was sent already; call client\.stream"
+        ):
+            await stream.__aenter__()
+
+
 async def test_a_failure_in_the_block_comes_out_as_itself() -> None:
     """It is in no group, and the connection is closed."""
     ticking = Ticking()
@@ -658,9 +700,8 @@ async def test_a_failure_in_the_block_comes_out_as_itself() -> None:
 
 async def test_a_failing_body_fails_the_stream() -> None:
     """At the read that finds out, or at the end of the block, where nothing was read."""
-    go_on = trio.Event()
 
-    async def crash() -> AsyncGenerator[bytes]:
+    async def crash(go_on: trio.Event) -> AsyncGenerator[bytes]:
         yield b"x"
         await go_on.wait()
         raise LookupError("mine")
@@ -670,18 +711,19 @@ async def test_a_failing_body_fails_the_stream() -> None:
         await link.send_all(b"HTTP/1.1 200 OK\r\n\r\n")
         await trio.sleep_forever()
 
-    async def read_stream() -> None:
-        async with client.stream("POST", "/", body=crash()) as response:
+    async def upload(*, is_read: bool) -> None:
+        go_on = trio.Event()
+        async with client.stream("POST", "/", body=crash(go_on)) as response:
             go_on.set()
-            with pytest.raises(LookupError, match="mine"):
-                await response.read()
+            await trio.testing.wait_all_tasks_blocked()
+            if is_read:
+                with pytest.raises(LookupError, match="mine"):
+                    await response.read()
 
     async with open_client(Played(begin, begin)) as client:
-        with pytest.raises(LookupError, match="mine"):
-            await read_stream()
-        with pytest.raises(LookupError, match="mine"):
-            async with client.stream("POST", "/", body=crash()):
-                await trio.testing.wait_all_tasks_blocked()
+        for is_read in (True, False):
+            with pytest.raises(LookupError, match="mine"):
+                await upload(is_read=is_read)
 
 
 # --- waiting ------------------------------------------------------------------------------------

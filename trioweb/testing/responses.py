@@ -194,9 +194,13 @@ class Streaming:
     def __init__(self, journey: Journey, timeout: float) -> None:
         self._journey = journey
         self._timeout = timeout
+        self._is_used = False
         self._response: StreamedResponse | None = None
 
     async def __aenter__(self) -> StreamedResponse:
+        if self._is_used:
+            raise RuntimeError(f"{self._journey} was sent already; call client.stream() again")
+        self._is_used = True
         try:
             with patience(self._timeout, self._journey):
                 await self._journey.begin()

@@ -10,6 +10,7 @@ from urllib.parse import quote, urlencode, urljoin
 # The Host of every request; no name that a resolver could know (RFC 6761 §6.4).
 HOST = "app.test"
 
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:")
 _ABSOLUTE = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*)://([^/?#]*)([^#]*)")
 
 
@@ -84,6 +85,8 @@ def parse_target(
             target = f"/{target}"
     else:
         target = path.partition("#")[0]
+        if _SCHEME.match(path):
+            raise ValueError(f"{path!r} is not HTTP: a URL begins with http:// or https://")
         if not target.startswith("/") and target != "*":
             raise ValueError(f"path {path!r} must begin with a slash, or be an http:// URL")
     if params:
