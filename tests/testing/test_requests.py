@@ -266,6 +266,16 @@ async def test_an_early_answer_ends_the_sending() -> None:
             assert (await client.post("/", body=bytes(1_000_000))).text == text
 
 
+async def test_a_body_may_be_a_channel() -> None:
+    """It is left as it is when the answer comes early: nothing but generators is closed."""
+    send, receive = trio.open_memory_channel[bytes](1)
+    with send, receive:
+        async with open_client(Played(answering(b"HTTP/1.1 204 No Content\r\n\r\n"))) as client:
+            assert (await client.post("/", body=receive)).status == 204
+        send.send_nowait(b"x")
+        assert receive.receive_nowait() == b"x"
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

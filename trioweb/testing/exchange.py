@@ -9,6 +9,7 @@ connection is aborted for it, as a body that was cut short must not pass for a w
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING
 
 import h11
@@ -77,10 +78,10 @@ class _Sender:
             if await self._put(self._head):
                 await self._send_pieces(pieces)
         finally:
-            # A generator that is left in the middle runs its own finally now.
-            aclose = getattr(pieces, "aclose", None)
-            if aclose is not None:
-                await aclose()
+            # A generator that is left in the middle runs its own finally now. Other iterators, as
+            # a channel, stay open: they are the test's.
+            if isinstance(pieces, AsyncGenerator):
+                await pieces.aclose()
 
     async def _send_pieces(self, pieces: AsyncIterator[bytes]) -> None:
         async for piece in pieces:
