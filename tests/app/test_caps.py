@@ -164,13 +164,12 @@ async def test_a_handler_that_runs_on_holds_its_place(autojump_clock: MockClock)
     async def push(request: Request, ws: Websocket) -> None:
         await trio.sleep_forever()
 
-    async with open_client(app) as client:
-        async with client.websocket("/ws") as ws:
-            await ws.close()
-            assert (await denial(client)).status == 503
-            await trio.sleep(3.1)
-            async with client.websocket("/ws"):
-                pass
+    async with open_client(app) as client, client.websocket("/ws") as ws:
+        await ws.close()
+        assert (await denial(client)).status == 503
+        await trio.sleep(3.1)
+        async with client.websocket("/ws"):
+            pass
 
 
 async def test_the_limits_of_a_running_server_can_be_changed() -> None:

@@ -35,7 +35,7 @@ class Threaded:
 
     async def begin(self) -> None:
         """Wait for the thread, by a thread that holds the clock as well."""
-        await trio.to_thread.run_sync(self.has_begun.wait, 10, limiter=self.app.limiter)
+        await trio.to_thread.run_sync(self.has_begun.wait, 10, limiter=self.app.limiter)  # type: ignore[arg-type]  # trio takes what has its two methods
 
 
 async def let_real_time_pass() -> None:

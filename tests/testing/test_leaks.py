@@ -10,6 +10,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from tests.app.conftest import HANDSHAKE
 from trioweb import TrioWeb, Websocket
 from trioweb.testing import Leaked, Link, open_client
 
@@ -219,16 +220,13 @@ async def test_what_waits_in_a_connection_that_goes_on(autojump_clock: MockClock
                 app.room("tea").broadcast("x" * 1000)
             await ws.wait_closed()
 
-    ours: list[Link] = []
-    with pytest.raises(Leaked) as caught:
+    async def shake_hands() -> None:
         async with open_client(app, config={"WEBSOCKET_STALL_TIMEOUT": 10_000}) as client:
-            link = client.connect()
-            ours.append(link)
-            await link.send_all(
-                b"GET /ada HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
-            )
+            await client.connect().send_all(HANDSHAKE % b"/ada")
             await wait_all_tasks_blocked()
+
+    with pytest.raises(Leaked) as caught:
+        await shake_hands()
     said = str(caught.value)
     assert "the WebSocket /ada of the handler handler is open; " in said
     assert " bytes wait to be sent; 3 pings wait for their pongs" in said
@@ -243,7 +241,7 @@ async def test_a_file_that_stays_open(tmp_path: Path) -> None:
 
     @app.websocket("/")
     async def handler(ws: Websocket) -> None:
-        kept.append((tmp_path / "log.txt").open("w"))  # noqa: ASYNC230
+        kept.append((tmp_path / "log.txt").open("w"))
 
     said = await leave(app)
     assert "the descriptor " in said
@@ -274,7 +272,7 @@ async def test_where_a_descriptor_was_opened(tmp_path: Path) -> None:
 
     @app.websocket("/")
     async def handler(ws: Websocket) -> None:
-        kept.append((tmp_path / "log.txt").open("w"))  # noqa: ASYNC230
+        kept.append((tmp_path / "log.txt").open("w"))
 
     tracemalloc.start(5)
     try:
@@ -289,7 +287,7 @@ async def test_what_is_closed_in_time_is_no_leak(tmp_path: Path) -> None:
 
     @app.websocket("/")
     async def handler(ws: Websocket) -> None:
-        with (tmp_path / "log.txt").open("w") as log:  # noqa: ASYNC230
+        with (tmp_path / "log.txt").open("w") as log:
             async for message in ws:
                 log.write(str(message))
 
@@ -309,10 +307,14 @@ async def test_a_failure_of_the_test_is_what_comes_out(nursery: trio.Nursery) ->
         nursery.start_soon(poll_forever)
 
     error = ValueError("the test's own")
-    with pytest.raises(ValueError, match="the test's own") as caught:
+
+    async def fail() -> None:
         async with open_client(app) as client, client.websocket("/"):
             await wait_all_tasks_blocked()
             raise error
+
+    with pytest.raises(ValueError, match="the test's own") as caught:
+        await fail()
     assert caught.value is error
     assert "poll_forever" in "\n".join(error.__notes__)
 

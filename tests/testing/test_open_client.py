@@ -34,7 +34,7 @@ def make_app(diary: list[str]) -> TrioWeb:
     async def join(ws: Websocket, name: str) -> None:
         async with app.room("room").join(ws, meta=name) as room:
             async for message in ws:
-                room.broadcast(f"{name}: {message}")
+                room.broadcast(f"{name}: {message!s}")
 
     @app.get("/place")
     async def tell_place() -> str:
@@ -152,17 +152,16 @@ async def test_connections_are_those_whose_handlers_go_on(autojump_clock: MockCl
 async def test_one_connection_can_be_unlike_the_others(autojump_clock: MockClock) -> None:
     app = make_app([])
     link = Link(client=("203.0.113.7", 4000), latency=1)
-    async with open_client(app) as client:
-        async with client.websocket("/room/ada") as ada:
-            assert trio.current_time() == 0
-            async with client.websocket("/room/bob", link=link) as bob:
-                assert trio.current_time() == 2
-                assert client.connections[1].ip == "203.0.113.7"
-                await ada.send("hi")
-                await ada.expect("ada: hi")
-                assert trio.current_time() == 2
-                await bob.expect("ada: hi")
-                assert trio.current_time() == 3
+    async with open_client(app) as client, client.websocket("/room/ada") as ada:
+        assert trio.current_time() == 0
+        async with client.websocket("/room/bob", link=link) as bob:
+            assert trio.current_time() == 2
+            assert client.connections[1].ip == "203.0.113.7"
+            await ada.send("hi")
+            await ada.expect("ada: hi")
+            assert trio.current_time() == 2
+            await bob.expect("ada: hi")
+            assert trio.current_time() == 3
 
 
 async def test_a_cancelled_test_ends_at_once(autojump_clock: MockClock) -> None:

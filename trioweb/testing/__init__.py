@@ -1,18 +1,23 @@
 """What users test their applications with: an in-memory client and its streams."""
 
 from trioweb.testing.client import Client, open_client
+from trioweb.testing.cookies import Cookies
 from trioweb.testing.frame import Frame, Opcode
 from trioweb.testing.leaks import Leaked
 from trioweb.testing.link import Link, link_pair
+from trioweb.testing.responses import ClientResponse, StreamedResponse
 from trioweb.testing.session import Denied, WebsocketSession
 
 __all__ = [
     "Client",
+    "ClientResponse",
+    "Cookies",
     "Denied",
     "Frame",
     "Leaked",
     "Link",
     "Opcode",
+    "StreamedResponse",
     "WebsocketSession",
     "link_pair",
     "open_client",

@@ -9,16 +9,8 @@ nothing is left of a connection when its block ends, and what is all the same is
 from __future__ import annotations
 
 import contextvars
-import string
-from dataclasses import dataclass
-from typing import TypedDict, Unpack
-import h11
-from trioweb.errors import TrioWebError
-from trioweb.http import jsoncodec
-from trioweb.testing.link import DEFAULT_BUFFER
 from contextlib import asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 import trio
 
@@ -26,9 +18,11 @@ from trioweb.http.headers import Headers
 from trioweb.testing.clock import held_clock
 from trioweb.testing.leaks import LeakCheck, say_before_waiting
 from trioweb.testing.link import Link
+from trioweb.testing.requests import Requests
 from trioweb.testing.running import Lifetime, changed
 from trioweb.testing.serving import Serving, settle
-from trioweb.testing.session import PATIENCE, WebsocketSession, run_websocket
+from trioweb.testing.session import PATIENCE, Denied, WebsocketSession, run_websocket
+from trioweb.testing.targets import parse_target
 from trioweb.testing.tasks import break_shields, place_of_caller
 from trioweb.ws.websocket import connection_of
 
@@ -38,46 +32,16 @@ if TYPE_CHECKING:
 
     from trioweb.app import TrioWeb
     from trioweb.http.headers import HeaderSource
+    from trioweb.testing.targets import Target
     from trioweb.ws.websocket import Websocket
 
-# The Host of every request; no name that a resolver could know (RFC 6761 §6.4).
-HOST = "app.test"
 
-
-_MISSING: Any = object()
-
-
-@dataclass(frozen=True)
-class ClientResponse:
-    """What the application answered to a request."""
-
-    status: int
-    headers: Headers
-    body: bytes
-
-    @property
-    def text(self) -> str:
-        """The body, decoded as UTF-8."""
-        return self.body.decode()
-
-    def json(self) -> Any:
-        """Decode the body as JSON."""
-        return jsoncodec.decode(self.body)
-
-
-class RequestOptions(TypedDict, total=False):
-    """What a request may have besides its method and path."""
-
-    headers: Mapping[str, str] | Sequence[tuple[str, str]] | None
-    body: bytes | str
-    json: Any
-
-
-class Client:
+class Client(Requests):
     """The client of one application; `open_client` makes it.
 
     Attributes:
         app: the application.
+        cookies: what the application has set and the test has put there, by name.
     """
 
     def __init__(
@@ -88,8 +52,8 @@ class Client:
         leaks: LeakCheck,
         context: contextvars.Context,
     ) -> None:
+        super().__init__(nursery)
         self.app = app
-        self._nursery = nursery
         self._link = link
         self._leaks = leaks
         self._context = context
@@ -109,9 +73,7 @@ class Client:
         """
         ours, theirs = (link or self._link).another_pair()
         serving = self._servings[theirs] = Serving(self.app, theirs, place_of_caller())
-        self._context.copy().run(
-            self._nursery.start_soon, self._serve, serving, name=f"serving {theirs.peer}"
-        )
+        self._context.copy().run(self._nursery.start_soon, self._serve, serving)
         return ours
 
     async def _serve(self, serving: Serving) -> None:
@@ -119,58 +81,6 @@ class Client:
             await serving.run(self._leaks.tasks)
         finally:
             del self._servings[serving.stream]
-
-    async def request(
-        self, method: str, path: str, **options: Unpack[RequestOptions]
-    ) -> ClientResponse:
-        """Send a request on a connection of its own and read the whole answer.
-
-        Args:
-            method: in capitals.
-            path: with its query, if any.
-            **options: ``headers``, and ``body`` or ``json``.
-
-        Raises:
-            trio.TooSlowError: the answer was not there after 5 s.
-            TrioWebError: the answer is no HTTP, or was cut short.
-        """
-        events = _build_request(method, path, **options)
-        link = self.connect()
-        try:
-            with trio.move_on_after(PATIENCE) as scope:
-                return await _exchange(link, events, self._nursery)
-        finally:
-            await link.aclose()
-        assert scope.cancelled_caught
-        raise trio.TooSlowError(f"waited {PATIENCE:g} s for the answer to {method} {path}")
-
-    async def get(self, path: str, **options: Unpack[RequestOptions]) -> ClientResponse:
-        """Send a GET request."""
-        return await self.request("GET", path, **options)
-
-    async def post(self, path: str, **options: Unpack[RequestOptions]) -> ClientResponse:
-        """Send a POST request."""
-        return await self.request("POST", path, **options)
-
-    async def put(self, path: str, **options: Unpack[RequestOptions]) -> ClientResponse:
-        """Send a PUT request."""
-        return await self.request("PUT", path, **options)
-
-    async def patch(self, path: str, **options: Unpack[RequestOptions]) -> ClientResponse:
-        """Send a PATCH request."""
-        return await self.request("PATCH", path, **options)
-
-    async def delete(self, path: str, **options: Unpack[RequestOptions]) -> ClientResponse:
-        """Send a DELETE request."""
-        return await self.request("DELETE", path, **options)
-
-    async def head(self, path: str, **options: Unpack[RequestOptions]) -> ClientResponse:
-        """Send a HEAD request."""
-        return await self.request("HEAD", path, **options)
-
-    async def options(self, path: str, **options: Unpack[RequestOptions]) -> ClientResponse:
-        """Send an OPTIONS request."""
-        return await self.request("OPTIONS", path, **options)
 
     @asynccontextmanager
     async def websocket(
@@ -181,6 +91,7 @@ class Client:
         subprotocols: Sequence[str] = (),
         origin: str | None = None,
         link: Link | None = None,
+        timeout: float = PATIENCE,
     ) -> AsyncGenerator[WebsocketSession]:
         """Open a WebSocket; when the block is left, close it with 1000 and end its handler.
 
@@ -193,32 +104,27 @@ class Client:
             subprotocols: offered, the preferred one first.
             origin: sent as the Origin header.
             link: the connection is made like this one; None: like the client's.
+            timeout: seconds until the application must have answered.
 
         Raises:
             Denied: the application refused the handshake.
-            trio.TooSlowError: no answer after 5 s.
+            trio.TooSlowError: it has not answered in time.
             AssertionError: at the end: the server has closed with another code than 1000 and
                 1001, or vanished, and nobody has looked at it.
         """
         sent = Headers(headers)
         if origin is not None:
             sent["Origin"] = origin
-        host = sent.get("host", HOST)
-        if "host" in sent:
-            del sent["host"]
+        target = parse_target(path, host=sent.pop("host", None))
+        cookies = self.cookies.header_for(target.path, host=target.host)
+        if cookies and "cookie" not in sent:
+            sent["Cookie"] = cookies
         ours = self.connect(link=link)
         serving = self._servings[ours.other]
         session: WebsocketSession | None = None
         failure: BaseException | None = None
         try:
-            with trio.move_on_after(PATIENCE):
-                session = await self._nursery.start(
-                    run_websocket, ours, host, quote_path(path), tuple(subprotocols), sent
-                )
-            if session is None:
-                raise trio.TooSlowError(
-                    f"waited {PATIENCE:g} s for the handshake of {path}; {serving}"
-                )
+            session = await self._open(ours, target, tuple(subprotocols), sent, timeout)
             yield session
         except BaseException as exc:
             failure = exc
@@ -232,6 +138,32 @@ class Client:
             finally:
                 await ours.aclose()
                 await self._end(serving)
+
+    async def _open(
+        self,
+        link: Link,
+        target: Target,
+        subprotocols: tuple[str, ...],
+        headers: Headers,
+        timeout: float,
+    ) -> WebsocketSession:
+        answered: Headers | None = None
+        try:
+            with trio.move_on_after(timeout):
+                session: WebsocketSession = await self._nursery.start(
+                    run_websocket, link, target.host, target.path, subprotocols, headers
+                )
+                answered = session.headers
+                return session
+        except Denied as denied:
+            answered = denied.headers
+            raise
+        finally:
+            if answered is not None:
+                self.cookies.take(answered, target.path, host=target.host)
+        raise trio.TooSlowError(
+            f"waited {timeout:g} s for the handshake of {target.path}; {self._servings[link.other]}"
+        )
 
     async def _end(self, *servings: Serving) -> None:
         """End connections whose other end is closed."""
@@ -356,68 +288,3 @@ def _choose(
         return failure
     crashes = [exc for exc in group.exceptions if not isinstance(exc, trio.Cancelled)]
     return crashes[0] if len(crashes) == 1 else group
-
-
-def quote_path(path: str) -> str:
-    """Percent-encode what may not stand in a request line, and nothing else."""
-    return quote(path, safe=string.punctuation)
-
-
-def _build_request(
-    method: str,
-    path: str,
-    *,
-    headers: Mapping[str, str] | Sequence[tuple[str, str]] | None = None,
-    body: bytes | str = b"",
-    json: Any = _MISSING,
-) -> list[h11.Event]:
-    sent = Headers(headers)
-    content = body.encode() if isinstance(body, str) else body
-    if json is not _MISSING:
-        if body:
-            raise TypeError("pass either body= or json=")
-        content = jsoncodec.encode(json)
-        if "content-type" not in sent:
-            sent["Content-Type"] = "application/json"
-    if "host" not in sent:
-        sent["Host"] = HOST
-    if content and "content-length" not in sent and "transfer-encoding" not in sent:
-        sent["Content-Length"] = str(len(content))
-    request = h11.Request(method=method, target=quote_path(path), headers=sent.raw)
-    return [request, *([h11.Data(data=content)] if content else []), h11.EndOfMessage()]
-
-
-async def _exchange(link: Link, events: list[h11.Event], nursery: trio.Nursery) -> ClientResponse:
-    """Send while reading: the application may answer before it has taken the whole body."""
-    wire = h11.Connection(h11.CLIENT)
-    data = b"".join(wire.send(event) or b"" for event in events)
-    # Ends with the link, which the caller closes.
-    nursery.start_soon(_send_quietly, link, data)
-    response: h11.Response | None = None
-    body = bytearray()
-    while True:
-        try:
-            event = wire.next_event()
-            if event is h11.NEED_DATA:
-                wire.receive_data(await link.receive_some(DEFAULT_BUFFER))
-        except (h11.RemoteProtocolError, trio.BrokenResourceError) as exc:
-            raise TrioWebError(f"the answer is no complete HTTP response: {exc}") from exc
-        if isinstance(event, h11.Response):
-            response = event
-        elif isinstance(event, h11.Data):
-            body += event.data
-        elif isinstance(event, h11.EndOfMessage):
-            break
-        elif isinstance(event, h11.ConnectionClosed):
-            raise TrioWebError("the connection was closed before the answer had come")
-    assert response is not None
-    pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in response.headers]
-    return ClientResponse(response.status_code, Headers(pairs), bytes(body))
-
-
-async def _send_quietly(link: Link, data: bytes) -> None:
-    try:
-        await link.send_all(data)
-    except (trio.BrokenResourceError, trio.ClosedResourceError):
-        # The application wanted no more of it; its answer says why.
-        pass

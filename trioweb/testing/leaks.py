@@ -136,10 +136,15 @@ def _describe_descriptor(number: int) -> str:
 
 def _owners(number: int) -> Iterator[io.FileIO | socket.socket]:
     for one in gc.get_objects():
-        if isinstance(one, io.FileIO) and not one.closed and one.fileno() == number:
+        if isinstance(one, (io.FileIO, socket.socket)) and _has(one, number):
             yield one
-        elif isinstance(one, socket.socket) and one.fileno() == number:
-            yield one
+
+
+def _has(owner: io.FileIO | socket.socket, number: int) -> bool:
+    try:
+        return owner.fileno() == number
+    except ValueError:
+        return False  # a file that is closed
 
 
 def say_before_waiting(text: str) -> None:
