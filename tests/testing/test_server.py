@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import logging
 import socket
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from trio_websocket import ConnectionClosed, connect_websocket_url, open_websocket_url
+from trio_websocket import ConnectionClosed, open_websocket_url, wrap_client_stream
 
 from trioweb import TrioWeb
 from trioweb.testing import open_server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
+
+    from trio_websocket import WebSocketConnection
 
     from trioweb import Websocket
     from trioweb.testing import LiveServer
@@ -70,6 +72,16 @@ async def fetch(server: LiveServer, request_line: str) -> bytes:
         return b"".join([part async for part in stream])
 
 
+@asynccontextmanager
+async def open_websocket(server: LiveServer, path: str) -> AsyncGenerator[WebSocketConnection]:
+    """As open_websocket_url, which leaves its socket open where the server has closed."""
+    async with (
+        await trio.open_tcp_stream(server.host, server.port) as stream,
+        trio.open_nursery() as nursery,
+    ):
+        yield await wrap_client_stream(nursery, stream, server.host, path)
+
+
 def assert_refused(server: LiveServer) -> None:
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection((server.host, server.port))
@@ -94,24 +106,26 @@ async def test_it_serves_both_protocols_until_the_block_is_left() -> None:
 async def test_a_connection_that_is_still_open_does_not_hold_the_end() -> None:
     """Its handler is cancelled at once, without the drain's 20 s; the lifespan is left in order."""
     recorded = Recorded()
-    patience = recorded.app.config.GRACEFUL_SHUTDOWN_TIMEOUT
-    with trio.fail_after(patience / 2):
-        async with trio.open_nursery() as nursery:
+    recorded.app.config.GRACEFUL_SHUTDOWN_TIMEOUT = 20.5
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery, AsyncExitStack() as streams:
             async with open_server(recorded.app) as server:
-                ws = await connect_websocket_url(nursery, f"{server.ws_url}/deaf")
+                stream = await trio.open_tcp_stream(server.host, server.port)
+                await streams.enter_async_context(stream)
+                ws = await wrap_client_stream(nursery, stream, server.host, "/deaf")
                 assert await ws.get_message() == "deaf"
             with pytest.raises(ConnectionClosed) as closed:
                 await ws.get_message()
     assert closed.value.reason.code == 1001
     assert recorded.notes == ["entered", "cancelled", "left"]
-    assert recorded.app.config.GRACEFUL_SHUTDOWN_TIMEOUT == patience
+    assert recorded.app.config.GRACEFUL_SHUTDOWN_TIMEOUT == 20.5
 
 
 async def test_shutdown_closes_the_port_and_not_the_block() -> None:
     """WebSockets hear of the drain; the block goes on."""
     recorded = Recorded()
     async with open_server(recorded.app) as server:
-        async with open_websocket_url(f"{server.ws_url}/echo") as ws:
+        async with open_websocket(server, "/echo") as ws:
             server.shutdown()
             with pytest.raises(ConnectionClosed) as closed:
                 await ws.get_message()
@@ -123,10 +137,14 @@ async def test_shutdown_closes_the_port_and_not_the_block() -> None:
 async def test_a_crash_of_the_nursery_cancels_the_block_and_comes_out_as_itself() -> None:
     """Whoever waits in the block waits no longer."""
     recorded = Recorded()
-    with pytest.raises(ZeroDivisionError, match="broken"):
+
+    async def wait_in_vain() -> None:
         async with open_server(recorded.app) as server:
             await fetch(server, "POST /break")
             await trio.sleep_forever()
+
+    with pytest.raises(ZeroDivisionError, match="broken"):
+        await wait_in_vain()
     assert recorded.notes == ["entered", "left"]
 
 
