@@ -94,7 +94,10 @@ class Project(Protocol):
     path: Path
 
     def __call__(self, *arguments: str) -> pytest.RunResult:
-        """Runs it with the plugin."""
+        """Runs it with the plugin, in a process of its own."""
+
+    def check(self, *arguments: str) -> pytest.RunResult:
+        """Runs it in this process, which is enough and quick where no test needs trio."""
 
 
 @pytest.fixture
@@ -110,6 +113,10 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Proje
 
         def __call__(self, *arguments: str) -> pytest.RunResult:
             return pytester.runpytest_subprocess(*LOAD, *arguments, timeout=SECONDS)
+
+        def check(self, *arguments: str) -> pytest.RunResult:
+            plugins = [] if IS_INSTALLED else [trioweb.testing.plugin]
+            return pytester.runpytest_inprocess(*arguments, plugins=plugins)
 
     return _Project()
 
@@ -304,27 +311,41 @@ async def test_first(trioweb_client):
     assert (await trioweb_client.get("/count")).text == "1"
 
 async def test_second(trioweb_client):
-    assert (await trioweb_client.get("/count")).text == "{second}"
+    assert (await trioweb_client.get("/count")).text == "1"
 """
 
 
 @pytest.mark.parametrize(
-    ("target", "second"),
+    ("target", "applications"),
     [
-        ("chat:app", 2),
-        ("chat", 2),
-        ("chat.py", 2),
-        ("chat:make_app", 1),
-        ("chat.py:make_app", 1),
+        ("chat:app", 1),
+        ("chat", 1),
+        ("chat.py", 1),
+        ("./chat.py:app", 1),
+        ("chat:make_app", 2),
+        ("chat.py:make_app", 2),
     ],
 )
 def test_the_ini_option_names_an_application_or_a_factory(
-    project: Project, target: str, second: int
+    project: Project, target: str, applications: int
 ) -> None:
     """A TARGET is one object for all tests, as for the server; a function is called for each."""
-    write(project, test_ini=TWO_TESTS.format(second=second))
-    result = project("-o", "trio_mode=true", "-o", f"trioweb_app={target}")
-    result.assert_outcomes(passed=2)
+    write(
+        project,
+        test_ini=f"""
+from trioweb import TrioWeb
+seen = set()
+
+def test_first(trioweb_app):
+    assert isinstance(trioweb_app, TrioWeb)
+    seen.add(trioweb_app)
+
+def test_second(trioweb_app):
+    seen.add(trioweb_app)
+    assert len(seen) == {applications}
+""",
+    )
+    project.check("-o", f"trioweb_app={target}").assert_outcomes(passed=2)
 
 
 def test_a_target_is_found_from_anywhere_and_is_what_the_tests_import(
@@ -365,17 +386,17 @@ def test_a_wrong_target_is_told_in_its_own_terms(project: Project, target: str, 
         project,
         chat=f"{CHAT}\nasync def make_later(): ...\ndef make_nothing(): ...\n",
         broken="1 / 0\n",
-        test_ini=TWO_TESTS.format(second=1),
+        test_ini="def test_first(trioweb_app): ...\ndef test_second(trioweb_app): ...\n",
     )
-    result = project("-o", "trio_mode=true", "-o", f"trioweb_app={target}")
+    result = project.check("-o", f"trioweb_app={target}")
     result.assert_outcomes(errors=2)
     assert said in " ".join(result.stdout.str().split())
 
 
 def test_without_an_application_both_ways_are_shown(project: Project) -> None:
     """And the shown ways work as they stand."""
-    write(project, test_chat=TWO_TESTS.format(second=1))
-    result = project("-o", "trio_mode=true")
+    write(project, test_chat=TWO_TESTS)
+    result = project.check("-o", "trio_mode=true")
     result.assert_outcomes(errors=2)
     lines = [line.strip() for line in result.stdout.lines]
     shows(result, "the fixture trioweb_app, the application under test, is not defined")
@@ -459,7 +480,7 @@ async def test_both(trioweb_client, trioweb_server): ...
 """,
     )
     # Their own plugins, where they are installed, would act on the marks first.
-    result = project("-p", "no:asyncio", "-p", "no:anyio")
+    result = project.check("-p", "no:asyncio", "-p", "no:anyio")
     result.assert_outcomes(errors=5)
     shows(
         result,
@@ -522,7 +543,9 @@ def pytest_sessionfinish(session):
         except (KeyError, ValueError):
             state[name] = "unknown"
     state["options"] = {
-        name: value for name, value in vars(config.option).items() if name != "plugins"
+        name: value
+        for name, value in vars(config.option).items()
+        if name not in ("plugins", "basetemp")
     }
     state["policy"] = type(asyncio.get_event_loop_policy()).__name__
     state["signals"] = [signal.getsignal(number) for number in signal.valid_signals()]
@@ -534,8 +557,11 @@ def pytest_sessionfinish(session):
     state["marks"] = [
         [mark.name for mark in item.iter_markers()] for item in session.items
     ]
+    def show(value):
+        return getattr(value, "__qualname__", type(value).__name__)
+
     with open(os.environ["STATE"], "w") as file:
-        json.dump(state, file, default=lambda value: getattr(value, "__qualname__", type(value).__name__))
+        json.dump(state, file, default=show)
 """
 
 
@@ -580,13 +606,13 @@ def test_a_loop(trio_word):
 def test_the_ini_option_is_not_looked_at_where_nobody_asks(project: Project) -> None:
     """A wrong TARGET costs nothing but to those who want it."""
     write(project, test_plain="def test_plain(): pass\n", broken="1 / 0\n")
-    project("-o", "trioweb_app=broken:app").assert_outcomes(passed=1)
+    project.check("-o", "trioweb_app=broken:app").assert_outcomes(passed=1)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("xdist") is None, reason="pytest-xdist is missing")
 def test_it_works_in_the_processes_of_xdist(project: Project) -> None:
     """Each has an application of its own."""
-    write(project, test_ini=TWO_TESTS.format(second=1))
+    write(project, test_ini=TWO_TESTS)
     result = project("-n2", "-o", "trio_mode=true", "-o", "trioweb_app=chat:make_app")
     result.assert_outcomes(passed=2)
 

@@ -116,6 +116,7 @@ async def test_a_connection_that_is_still_open_does_not_hold_the_end() -> None:
                 assert await ws.get_message() == "deaf"
             with pytest.raises(ConnectionClosed) as closed:
                 await ws.get_message()
+    assert closed.value.reason is not None
     assert closed.value.reason.code == 1001
     assert recorded.notes == ["entered", "cancelled", "left"]
     assert recorded.app.config.GRACEFUL_SHUTDOWN_TIMEOUT == 20.5
@@ -129,6 +130,7 @@ async def test_shutdown_closes_the_port_and_not_the_block() -> None:
             server.shutdown()
             with pytest.raises(ConnectionClosed) as closed:
                 await ws.get_message()
+        assert closed.value.reason is not None
         assert closed.value.reason.code == 1001
         assert_refused(server)
     assert recorded.notes == ["entered", "left"]
