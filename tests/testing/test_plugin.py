@@ -472,6 +472,10 @@ async def test_unmarked(trioweb_server): ...
 @pytest.mark.asyncio
 async def test_asyncio(trioweb_client): ...
 
+@pytest.mark.trio
+@pytest.mark.asyncio
+async def test_two_loops(trioweb_client): ...
+
 @pytest.mark.anyio
 async def test_anyio(trioweb_client): ...
 
@@ -481,15 +485,16 @@ async def test_both(trioweb_client, trioweb_server): ...
     )
     # Their own plugins, where they are installed, would act on the marks first.
     result = project.check("-p", "no:asyncio", "-p", "no:anyio")
-    result.assert_outcomes(errors=5)
+    result.assert_outcomes(errors=6)
     shows(
         result,
-        "trioweb_client is for tests that pytest-trio runs, and it does not run test_sync: it is "
+        "trioweb_client is for tests that pytest-trio runs, and test_sync is none of them: it is "
         "no async function; write `async def`, and mark it with @pytest.mark.trio, or set",
-        "trioweb_server is for tests that pytest-trio runs, and it does not run test_unmarked: "
+        "trioweb_server is for tests that pytest-trio runs, and test_unmarked is none of them: "
         "pytest-trio was not told to; mark it",
-        "does not run test_asyncio: the mark asyncio gives it to another plugin; take that away",
-        "does not run test_anyio: the mark anyio gives it to another plugin",
+        "test_asyncio is none of them: the mark asyncio gives it to another plugin; take that away",
+        "test_two_loops is none of them: the mark asyncio gives it to another plugin",
+        "test_anyio is none of them: the mark anyio gives it to another plugin",
         "trioweb_client and trioweb_server would both run the one application",
     )
 
