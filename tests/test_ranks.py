@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 PACKAGE = Path(trioweb.errors.__file__).parent
 
-# A module may import what has a lower number, and its own package. http stands below ws.
+# A module may import what has a lower number, and its own package. http stands below ws, and cli
+# below testing, whose plugin finds an application as the command does.
 RANKS: dict[str, float] = {
     "errors": 0,
     "config": 0.1,
@@ -28,7 +29,7 @@ RANKS: dict[str, float] = {
     "rooms": 3,
     "server": 4,
     "app": 5,
-    "testing": 6,
+    "testing": 6.5,
     "cli": 6,
     "__main__": 7,
     "__init__": 5.5,

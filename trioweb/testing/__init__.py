@@ -6,6 +6,7 @@ from trioweb.testing.frame import Frame, Opcode
 from trioweb.testing.leaks import Leaked
 from trioweb.testing.link import Link, link_pair
 from trioweb.testing.responses import ClientResponse, StreamedResponse
+from trioweb.testing.server import LiveServer, open_server
 from trioweb.testing.session import Denied, WebsocketSession
 
 __all__ = [
@@ -16,9 +17,11 @@ __all__ = [
     "Frame",
     "Leaked",
     "Link",
+    "LiveServer",
     "Opcode",
     "StreamedResponse",
     "WebsocketSession",
     "link_pair",
     "open_client",
+    "open_server",
 ]

@@ -33,6 +33,8 @@ CLIENT_QUEUE = 1024
 CLIENT_MAX_SIZE = 256 * 1024 * 1024
 # How a server may close without the test having to look: in good order, or because it shuts down.
 _QUIET_ENDS = frozenset((1000, 1001, 1005))
+# What trio-websocket says of a server that breaks the protocol.
+_DISLIKES = frozenset((1002, 1007, 1009))
 _MISSING: Any = object()
 
 
@@ -393,9 +395,11 @@ class WebsocketSession:
             yield
         except ConnectionClosed as exc:
             self._has_seen_end = True
-            why = exc.reason
-            code, reason = (1006, "") if why is None else (why.code, why.reason or "")
-            raise WebsocketClosed(code, reason) from None
+            # What is on the wire counts: trio-websocket also says so when it dislikes what came.
+            ours = exc.reason
+            if self._wire.close_frame is None and ours is not None and ours.code in _DISLIKES:
+                self._talk.add(SENT, f"(can't read what came: {ours.code} {ours.reason})")
+            raise self._closed_error() from None
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._has_seen_end = True
             raise self._closed_error() from None
