@@ -14,6 +14,7 @@ import socket
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
+from trioweb.cli.connect import add_options, connect
 from trioweb.cli.targets import TargetError, load_target
 
 if TYPE_CHECKING:
@@ -24,6 +25,12 @@ if TYPE_CHECKING:
 # What bind() says when the address, rather than the program, is to blame.
 _ADDRESS_ERRORS = frozenset({errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES, errno.EPERM})
 
+_CONNECT_EPILOG = (
+    "Each line of stdin is sent as a text message, what comes is written to stdout, all remarks go "
+    "to stderr. Exit code: 0 after the close codes 1000, 1001 and 1005, 1 after others and a loss, "
+    "2 without a connection."
+)
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line.
@@ -32,9 +39,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: without the program's name; those of the process by default.
 
     Raises:
-        SystemExit: with 2 when the command line, the target or the address can't be used.
+        SystemExit: with 2 when the command line, the target or the address can't be used, and
+            always at the end of ``connect``.
     """
     options = _parser().parse_args(arguments)
+    if options.command == "connect":
+        raise SystemExit(connect(options))
     try:
         app = load_target(options.target)
     except TargetError as error:
@@ -47,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="trioweb", description="Run and inspect trioweb applications."
+        prog="trioweb", description="Run, inspect and talk to trioweb applications."
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     target = argparse.ArgumentParser(add_help=False)
@@ -63,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--unix", metavar="PATH", help="listen at a Unix socket instead")
     commands.add_parser("routes", parents=[target], help="list an application's routes")
+    add_options(commands.add_parser("connect", help="talk to a WebSocket", epilog=_CONNECT_EPILOG))
     return parser
 
 
