@@ -21,6 +21,7 @@ from trioweb.cli.connect.conversation import BRIEF_CLOSE_PATIENCE, CLOSE_PATIENC
 from trioweb.cli.connect.lines import LineSource
 from trioweb.cli.connect.opening import (
     CannotConnect,
+    Wire,
     explain,
     make_tls,
     open_stream,
@@ -201,9 +202,10 @@ class _Run:
             # The stream is closed when nothing reads it any more.
             async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
                 with self._talk:
-                    connection = await self._open(stack, nursery, tls)
+                    connection, wire = await self._open(stack, nursery, tls)
                     self._conversation = Conversation(
                         connection,
+                        wire,
                         self._lines,
                         self._screen,
                         json=self._options.json,
@@ -223,14 +225,17 @@ class _Run:
 
     async def _open(
         self, stack: AsyncExitStack, nursery: trio.Nursery, tls: ssl.SSLContext | None
-    ) -> WebSocketConnection:
+    ) -> tuple[WebSocketConnection, Wire]:
         options = self._options
         headers = options.header + ([options.origin] if options.origin else [])
         missing = "nobody answered"
         with trio.move_on_after(options.timeout):
-            stream = await stack.enter_async_context(open_stream(self._address, tls))
+            wire = Wire(await stack.enter_async_context(open_stream(self._address, tls)))
             missing = "the handshake was not answered"
-            return await shake_hands(nursery, stream, self._address, headers, options.subprotocol)
+            connection = await shake_hands(
+                nursery, wire, self._address, headers, options.subprotocol
+            )
+            return connection, wire
         raise CannotConnect(f"{missing} within {options.timeout:g} s")
 
     async def _greet(self, connection: WebSocketConnection) -> None:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from trio_websocket import WebSocketConnection
 
     from trioweb.cli.connect.lines import LineSource
+    from trioweb.cli.connect.opening import Wire
     from trioweb.cli.connect.screen import Screen
 
 # Seconds that one message may wait for the server to take it: twice the server's own patience with
@@ -77,6 +78,7 @@ class Conversation:
 
     Args:
         connection: an open one; closed by whoever opened its stream.
+        wire: what the connection works on.
         lines: what is sent, a message a line.
         screen: where messages and remarks are written.
         json: whether lines and messages are JSON.
@@ -86,6 +88,7 @@ class Conversation:
     def __init__(
         self,
         connection: WebSocketConnection,
+        wire: Wire,
         lines: LineSource,
         screen: Screen,
         *,
@@ -93,6 +96,7 @@ class Conversation:
         linger: float,
     ) -> None:
         self._connection = connection
+        self._wire = wire
         self._lines = lines
         self._screen = screen
         self._json = json
@@ -220,6 +224,10 @@ class Conversation:
             return Ending(1006, "the server broke the WebSocket protocol")
         if closed.code == 1006:
             return Ending(1006, "the connection ended without a Close")
+        if not self._wire.has_sent_close:
+            # A Close is answered. What is not answered is no Close but trio-websocket's own words.
+            why = escape_controls(closed.reason or str(closed.code))
+            return Ending(1006, f"the server broke the WebSocket protocol ({why})")
         # The one Close that trio-websocket sends of itself.
         by_us = closed.code == 1009 and str(MAX_MESSAGE) in (closed.reason or "")
         return Ending(closed.code, closed.reason or "", by_us)

@@ -53,13 +53,15 @@ class LineSource:
         self._searched = 0
         # The line is longer than the limit, so what comes of it is dropped.
         self._dropping = False
-        # Set by the thread as soon as it has read something, until more is asked for.
+        # Set by the thread as soon as it has read something, until the reader's task has it.
         self._arrived = False
 
     def has_input(self) -> bool:
         """Whether something was read that is not handed out yet, or waits to be read."""
-        if self._arrived or self._descriptor is None:
-            return self._arrived
+        if self._arrived or b"\n" in self._buffer:
+            return True
+        if self._descriptor is None:
+            return False
         return bool(select.select([self._descriptor], [], [], 0)[0])
 
     async def receive(self) -> Line | None:
@@ -84,8 +86,10 @@ class LineSource:
             self._arrived = bool(data)
             return data
 
-        self._arrived = False
-        return await trio.to_thread.run_sync(read, abandon_on_cancel=True)
+        try:
+            return await trio.to_thread.run_sync(read, abandon_on_cancel=True)
+        finally:
+            self._arrived = False
 
     def _take_line(self) -> Line | None:
         end = self._buffer.find(b"\n", self._searched)

@@ -1,7 +1,7 @@
 """Opening a WebSocket to a server: TCP, TLS, the handshake, and why one of them failed.
 
 Theory of operation. trio-websocket waits for ever when the server leaves before it has answered
-the handshake, and takes what is no HTTP for a bug. So it reads through `_Answer`, which looks at
+the handshake, and takes what is no HTTP for a bug. So it reads through a `Wire`, which looks at
 the first bytes and raises what can be told to the user.
 """
 
@@ -134,7 +134,7 @@ async def _secure(stream: trio.SSLStream[trio.SocketStream]) -> None:
 
 async def shake_hands(
     nursery: trio.Nursery,
-    stream: trio.abc.Stream,
+    wire: Wire,
     address: Address,
     headers: Sequence[tuple[bytes, bytes]] = (),
     subprotocols: Sequence[str] = (),
@@ -144,7 +144,7 @@ async def shake_hands(
     Args:
         nursery: runs what reads the stream, until its end or the nursery's. What the handshake
             fails with is raised there; `explain` tells it.
-        stream: closed by whoever opened it.
+        wire: around a stream, which is closed by whoever opened it.
         address: what is asked for.
         headers: beside those that make a handshake; ``Host`` replaces the address's.
         subprotocols: offered in this order.
@@ -158,7 +158,7 @@ async def shake_hands(
             extra.append((name, value))
     return await wrap_client_stream(
         nursery,
-        _Answer(stream),  # type: ignore[arg-type]  # it wants any Stream really
+        wire,  # type: ignore[arg-type]  # it wants any Stream really
         host,
         address.resource,
         subprotocols=subprotocols,
@@ -188,7 +188,7 @@ def _explain_refusal(status: int, headers: Sequence[tuple[bytes, bytes]], body: 
     lines = [f"the server answered {status}{phrase}"]
     for name, value in headers:
         if name.lower() == b"location":
-            lines[0] += f", go to {value.decode('latin-1')}"
+            lines[0] += f", go to {escape_controls(value.decode('latin-1'))}"
     shown = [line for line in body.decode(errors="replace").splitlines() if line.strip()]
     lines += [escape_controls(line)[:_BODY_WIDTH] for line in shown[:_BODY_LINES]]
     if len(shown) > _BODY_LINES:
@@ -196,15 +196,28 @@ def _explain_refusal(status: int, headers: Sequence[tuple[bytes, bytes]], body: 
     return "\n".join(lines)
 
 
-class _Answer(trio.abc.Stream):
-    """A stream that ends with an explanation when it does so before the handshake."""
+class Wire(trio.abc.Stream):
+    """The stream that trio-websocket works on, and what it does not tell of it.
+
+    Before the handshake is done, the stream's end comes with an explanation. Afterwards it is
+    known whether a Close was sent: an error of the server's looks like its Close otherwise.
+
+    Args:
+        stream: the connection to the server.
+    """
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
         # What came of an answer that is not 101; None from the end of one that is.
         self._head: bytes | None = b""
+        self.has_sent_close = False
+        """Whether a Close went out, ours or the answer to the server's."""
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Send to the server, as every stream does."""
+        # trio-websocket sends one frame at a time (RFC 6455 §5.2: FIN and the opcode 8).
+        if data[:1] == b"\x88":
+            self.has_sent_close = True
         try:
             await self._stream.send_all(data)
         except trio.BrokenResourceError:
@@ -212,9 +225,15 @@ class _Answer(trio.abc.Stream):
             raise
 
     async def wait_send_all_might_not_block(self) -> None:
+        """Wait, as every stream does."""
         await self._stream.wait_send_all_might_not_block()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """Receive from the server.
+
+        Raises:
+            CannotConnect: what came is no answer to the handshake, or not all of it.
+        """
         try:
             data = bytes(await self._stream.receive_some(max_bytes))
         except trio.BrokenResourceError:
@@ -227,6 +246,7 @@ class _Answer(trio.abc.Stream):
         return data
 
     async def aclose(self) -> None:
+        """Close the stream, in a second at most."""
         with trio.move_on_after(_GOODBYE):
             await self._stream.aclose()
 

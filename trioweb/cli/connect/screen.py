@@ -93,6 +93,8 @@ class Screen:
         self._prompting = False
         # Something was written over the prompt, and with it over what was typed until then.
         self._disturbed = False
+        # The line that was just ended stands right above.
+        self._above = False
 
     @property
     def marks(self) -> bool:
@@ -115,12 +117,15 @@ class Screen:
         Raises:
             OutputClosed: stdout takes no more.
         """
+        # Before anyone else can write: what comes from now on, or is on its way, stands below.
+        self._above = self._prompting and not self._lock.locked()
+        self._prompting = False
         async with self._lock:
             if self._manner.prompt:
                 if self._disturbed and self._manner.escapes:
-                    erase = _UP + _ERASE if self._prompting else ""
+                    erase = _UP + _ERASE if self._above else _ERASE
                     await self._write(erase + self._marked(_SENT, _CYAN, text))
-                self._prompting = self._disturbed = False
+                self._disturbed = False
             elif self._manner.marks:
                 await self._write(self._marked(_SENT, _CYAN, text))
 
@@ -172,6 +177,7 @@ class Screen:
 
     def _over(self, text: str) -> str:
         """Text that takes the place of the prompt, and the prompt below it."""
+        self._above = False
         if not self._prompting:
             return text
         if self._is_typed():
