@@ -25,11 +25,13 @@ class Pipes:
         self.reader, self.stdout = os.pipe()
         self.error_reader, self.stderr = os.pipe()
         self.typed = False
+        self.asked = trio.Event()
+        """Set when a message finds the prompt in its place."""
 
     def screen(self, manner: Manner, *, together: bool = False) -> Screen:
         """A screen; with both outputs in one, as on a terminal, where that is wanted."""
         stderr = self.stdout if together else self.stderr
-        return Screen(self.stdout, stderr, manner, lambda: self.typed)
+        return Screen(self.stdout, stderr, manner, self._is_typed)
 
     def read(self) -> str:
         """What stdout has got since the last time."""
@@ -38,6 +40,10 @@ class Pipes:
             return os.read(self.reader, 65536).decode()
         except BlockingIOError:
             return ""
+
+    def _is_typed(self) -> bool:
+        self.asked.set()
+        return self.typed
 
     def close(self) -> None:
         for descriptor in (self.reader, self.stdout, self.error_reader, self.stderr):
@@ -133,12 +139,18 @@ async def test_message_on_its_way_is_not_erased(pipes: Pipes) -> None:
     await screen.prompt()
     await screen.show_received("a")
     pipes.read()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(screen.show_received, "b")
-        await trio.lowlevel.checkpoint()
-        await screen.show_sent("typed")
-    written = pipes.read()
-    assert "< b\n" in written
+    pipes.asked = trio.Event()
+    written = ""
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(screen.show_received, "b" * 100_000)  # more than a pipe holds
+            await pipes.asked.wait()
+            nursery.start_soon(screen.show_sent, "typed")
+            await trio.testing.wait_all_tasks_blocked()
+            while not written.endswith("typed\n"):
+                await trio.lowlevel.wait_readable(pipes.reader)
+                written += pipes.read()
+    assert "b\n" in written
     assert written.endswith(f"{ERASE}> typed\n")
     assert "\x1b[A" not in written
 
