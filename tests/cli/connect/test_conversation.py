@@ -53,6 +53,8 @@ class Transcript(Screen):
         self.messages: list[str | bytes] = []
         self.remarks: list[str] = []
         self._takes = takes
+        self.left = trio.Event()
+        """Set when nobody reads the output any more."""
 
     async def show_received(self, message: str | bytes) -> None:
         await trio.lowlevel.checkpoint()
@@ -68,7 +70,7 @@ class Transcript(Screen):
         self.remarks.append(text)
 
     async def wait_closed(self) -> None:
-        await trio.sleep_forever()
+        await self.left.wait()
 
 
 class Meeting:
@@ -295,6 +297,32 @@ async def test_output_that_ends_closes(autojump_clock: trio.testing.MockClock) -
         assert await run(conversation) == Ending(1000, "", by_us=True)
     assert conversation.output_error == ""
     assert meeting.screen.messages == ["a"]
+
+
+async def test_output_that_ends_unwritten_closes(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Nothing comes, so that nobody reads is not found by writing."""
+    async with meet() as meeting:
+        meeting.screen.left.set()
+        conversation = meeting.talk(ends=False)
+        assert await run(conversation) == Ending(1000, "", by_us=True)
+    assert conversation.output_error == ""
+
+
+async def test_nothing_is_begun_when_the_end_has_come(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """A line that comes at the same time as the end is not sent, and holds nothing up."""
+    async with meet(buffer=1000) as meeting:
+        meeting.link.stall()
+        conversation = meeting.talk(["x" * 5000])
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await conversation.run()
+        assert trio.current_time() == 0
+        ending = await conversation.close(1)
+    assert ending == Ending(1006, "the server did not answer our Close within 1 s")
 
 
 async def test_json_is_indented_for_a_terminal(autojump_clock: trio.testing.MockClock) -> None:

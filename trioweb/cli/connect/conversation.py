@@ -120,7 +120,7 @@ class Conversation:
             The message that is being sent has `BRIEF_CLOSE_PATIENCE` seconds to go out.
         """
         try:
-            await wait_any(self._receive, self._send_loop, self._screen.wait_closed)
+            await wait_any(self._receive, self._send_loop, self._watch_output)
         except OutputClosed as closed:
             self.output_error = str(closed)
 
@@ -145,6 +145,10 @@ class Conversation:
         if closed is None or closed.code == 1000:
             return Ending(1000, by_us=True)
         return self._read_ending()
+
+    async def _watch_output(self) -> None:
+        await self._screen.wait_closed()
+        self.output_error = ""
 
     async def _receive(self) -> None:
         try:
@@ -202,6 +206,8 @@ class Conversation:
 
     async def _send(self, text: str) -> bool:
         """Send a message; whether the conversation goes on."""
+        # Nothing new is begun behind the shield when the end has come.
+        await trio.lowlevel.checkpoint_if_cancelled()
         patience = trio.current_time() + SEND_PATIENCE
         with trio.CancelScope(deadline=patience, shield=True) as self._sending:
             try:
