@@ -21,7 +21,7 @@ from trioweb.cli.connect.screen import Manner, OutputClosed, Screen
 from trioweb.testing import link_pair
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import AsyncGenerator, Callable, Sequence
 
     from trio_websocket import WebSocketConnection
 
@@ -55,6 +55,8 @@ class Transcript(Screen):
         self._takes = takes
         self.left = trio.Event()
         """Set when nobody reads the output any more."""
+        self.on_sent: Callable[[], None] = lambda: None
+        """Called right before a line is sent."""
 
     async def show_received(self, message: str | bytes) -> None:
         await trio.lowlevel.checkpoint()
@@ -64,6 +66,7 @@ class Transcript(Screen):
 
     async def show_sent(self, text: str) -> None:
         await trio.lowlevel.checkpoint()
+        self.on_sent()
 
     async def remark(self, text: str) -> None:
         await trio.lowlevel.checkpoint()
@@ -318,7 +321,7 @@ async def test_nothing_is_begun_when_the_end_has_come(
         meeting.link.stall()
         conversation = meeting.talk(["x" * 5000])
         with trio.CancelScope() as scope:
-            scope.cancel()
+            meeting.screen.on_sent = scope.cancel
             await conversation.run()
         assert trio.current_time() == 0
         ending = await conversation.close(1)
