@@ -1,89 +1,25 @@
-"""The command ``trioweb``: run an application, list its routes.
-
-What goes wrong before the port is open is the user's to mend, and is told in one line with exit
-code 2; what goes wrong later is a crash with its traceback.
-"""
+"""What a TARGET of the command line names: a file or a module, and the application in it."""
 
 from __future__ import annotations
 
-import argparse
-import errno
 import importlib
 import importlib.util
-import logging
 import os
-import socket
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from trioweb.app import TrioWeb
 from trioweb.errors import TrioWebError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from types import ModuleType
-
-# What bind() says when the address, rather than the program, is to blame.
-_ADDRESS_ERRORS = frozenset({errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES, errno.EPERM})
 
 
 class TargetError(Exception):
     """The TARGET of the command line names no application."""
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the command line.
-
-    Args:
-        arguments: without the program's name; those of the process by default.
-
-    Raises:
-        SystemExit: with 2 when the command line, the target or the address can't be used.
-    """
-    options = _parser().parse_args(arguments)
-    try:
-        app = load_target(options.target)
-    except TargetError as error:
-        _fail(str(error))
-    if options.command == "run":
-        _run(app, options.host, options.port, options.unix)
-    else:
-        _print_routes(app)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="trioweb", description="Run and inspect trioweb applications."
-    )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    target = argparse.ArgumentParser(add_help=False)
-    target.add_argument(
-        "target",
-        metavar="TARGET",
-        help="a file's path (examples/chat.py) or module:app (shop.web:app)",
-    )
-    run = commands.add_parser("run", parents=[target], help="serve an application")
-    run.add_argument("--host", default="127.0.0.1", help="the address to listen at (%(default)s)")
-    run.add_argument(
-        "--port", type=_port, default=8000, help="%(default)s; 0 takes any that is free"
-    )
-    run.add_argument("--unix", metavar="PATH", help="listen at a Unix socket instead")
-    commands.add_parser("routes", parents=[target], help="list an application's routes")
-    return parser
-
-
-def _port(text: str) -> int:
-    port = int(text)
-    if not 0 <= port <= 65535:
-        raise argparse.ArgumentTypeError(f"{port} is no port; ports are 0 to 65535")
-    return port
-
-
-def _fail(message: str) -> NoReturn:
-    print(f"trioweb: {message}", file=sys.stderr)
-    raise SystemExit(2)
 
 
 def load_target(target: str) -> TrioWeb:
@@ -175,31 +111,8 @@ def _import(target: str, load: Callable[[], ModuleType]) -> ModuleType:
 
 def _where(error: BaseException) -> str:
     """The user's line that an error of ours, or of the import system, goes back to."""
-    own = Path(__file__).parent
+    own = Path(__file__).parents[1]
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if not frame.filename.startswith("<frozen") and own not in Path(frame.filename).parents:
             return f" (at {frame.filename}:{frame.lineno})"
     return ""
-
-
-def _run(app: TrioWeb, host: str, port: int, unix: str | None) -> None:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    try:
-        app.run(host, port, unix=unix)
-    except socket.gaierror as error:
-        _fail(f"can't listen at {host}: {error.strerror}")
-    except OSError as error:
-        if error.errno not in _ADDRESS_ERRORS:
-            raise
-        _fail(f"can't listen at {unix or f'{host} port {port}'}: {os.strerror(error.errno)}")
-
-
-def _print_routes(app: TrioWeb) -> None:
-    rows = []
-    for route in app.router.routes:
-        methods = "WEBSOCKET" if route.websocket else ",".join(sorted(route.methods))
-        place = " ".join([route.uri, *(f"host={host}" for host in route.hosts)])
-        rows.append((methods, place, route.name))
-    widths = [max((len(row[column]) for row in rows), default=0) for column in range(2)]
-    for methods, place, name in rows:
-        print(f"{methods:<{widths[0]}}  {place:<{widths[1]}}  {name}")

@@ -14,7 +14,7 @@ import pytest
 
 from trioweb.cli import TargetError, load_target, main
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 APP = "from trioweb import TrioWeb\napp = TrioWeb('{name}')\n"
 

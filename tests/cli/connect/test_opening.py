@@ -1,0 +1,93 @@
+"""What a server answers to the handshake, and how that is told."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+import trio.testing
+
+from trioweb.cli.connect.address import parse_address
+from trioweb.cli.connect.opening import CannotConnect, Wire, explain, make_tls, shake_hands
+
+
+async def fail_handshake(answer: bytes) -> str:
+    """What is told of an answer after which the server leaves."""
+    ours, theirs = trio.testing.memory_stream_pair()
+    await theirs.send_all(answer)
+    await theirs.send_eof()
+    with pytest.raises(ExceptionGroup) as caught:
+        async with trio.open_nursery() as nursery:
+            await shake_hands(nursery, Wire(ours), parse_address("ws://a/"))
+    return explain(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (b"", "the server left without an answer to the handshake"),
+        (
+            b"SSH-2.0-OpenSSH_9\r\n",
+            r"the server doesn't speak HTTP, it said b'SSH-2.0-OpenSSH_9\r\n'",
+        ),
+        (
+            b"HTTP/1.1 101 Swi",
+            "the server left in the middle of its answer: b'HTTP/1.1 101 Swi'",
+        ),
+        (
+            b"HTTP/1.1 403 No\r\n\r\ngo \x1b[1maway",
+            "the server answered 403 Forbidden\ngo \\x1b[1maway",
+        ),
+        (
+            b"HTTP/1.0 302 Found\r\nLocation: /the\x1bre\r\nContent-Length: 0\r\n\r\n",
+            "the server answered 302 Found, go to /the\\x1bre",
+        ),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", "the server answered 204 No Content"),
+        (b"HTTP/1.1 699 X\r\nContent-Length: 2\r\n\r\nhi", "the server answered 699\nhi"),
+        (
+            b"HTTP/1.1 503 X\r\nContent-Length: 100\r\n\r\ncut short",
+            "the server answered 503 Service Unavailable\ncut short",
+        ),
+        (
+            b"HTTP/1.1 400 X\r\n\r\n" + b"line\n\n" * 9,
+            "the server answered 400 Bad Request" + "\nline" * 5 + "\n…",
+        ),
+    ],
+)
+async def test_refusal_is_told(answer: bytes, said: str) -> None:
+    """Its status and first lines, whether its body is whole or not."""
+    assert await fail_handshake(answer) == said
+
+
+async def test_endless_refusal_is_not_read_to_its_end() -> None:
+    """A body that goes on is cut, while the server still sends."""
+    ours, theirs = trio.testing.memory_stream_pair()
+    await theirs.send_all(b"HTTP/1.1 500 X\r\nTransfer-Encoding: chunked\r\n\r\n")
+    await theirs.send_all(b"ffffff\r\n" + b"x" * 100_000)
+    with pytest.raises(ExceptionGroup) as caught:
+        async with trio.open_nursery() as nursery:
+            await shake_hands(nursery, Wire(ours), parse_address("ws://a/"))
+    said = explain(caught.value)
+    assert said.startswith("the server answered 500 Internal Server Error\n")
+    assert len(said) < 300
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 101 Switching\r\n\r\n",
+        b"HTTP/1.1 101 Switching\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Accept: wrong\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nbroken header\r\n\r\n",
+        b"HTTP/9 1\r\n\r\n",
+    ],
+)
+async def test_wrong_answer_is_told(answer: bytes) -> None:
+    """An answer that breaks RFC 6455 §4.1 or RFC 9112."""
+    said = await fail_handshake(answer)
+    assert said.startswith("the answer to the handshake is not as it must be (")
+
+
+async def test_certificates_from_nowhere() -> None:
+    """The file is named."""
+    with pytest.raises(CannotConnect, match=r"can't read /nowhere/x\.pem: No such file"):
+        make_tls("/nowhere/x.pem", insecure=False)

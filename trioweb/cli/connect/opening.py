@@ -1,0 +1,279 @@
+"""Opening a WebSocket to a server: TCP, TLS, the handshake, and why one of them failed.
+
+Theory of operation. trio-websocket waits for ever when the server leaves before it has answered
+the handshake, and takes what is no HTTP for a bug. So it reads through a `Wire`, which looks at
+the first bytes and raises what can be told to the user.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+from contextlib import asynccontextmanager, suppress
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+import trio
+from trio_websocket import ConnectionRejected, wrap_client_stream
+
+from trioweb.cli.connect.rendering import escape_controls
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Sequence
+
+    from trio_websocket import WebSocketConnection
+
+    from trioweb.cli.connect.address import Address
+
+# Bytes of the largest message that is received: it is held in memory whole.
+MAX_MESSAGE = 64 * 1024 * 1024
+# Messages that wait unread. While one is printed the next ones are read, and pings answered.
+_QUEUE = 16
+# Bytes of an answer that refuses: its body is for people, and the rest is not read.
+_MAX_REFUSAL = 64 * 1024
+# What is shown of a refusal's body.
+_BODY_LINES, _BODY_WIDTH = 5, 200
+# Seconds for TLS to say goodbye on a connection that is over.
+_GOODBYE = 1.0
+
+
+class CannotConnect(Exception):
+    """There is no WebSocket to be had at the address; the message says why."""
+
+
+def make_tls(cacert: str | None, *, insecure: bool) -> ssl.SSLContext:
+    """What checks a server's certificate.
+
+    Args:
+        cacert: a file of certificates in PEM, trusted instead of the system's.
+        insecure: whether any certificate will do.
+
+    Raises:
+        CannotConnect: the file can't be used.
+    """
+    try:
+        tls = ssl.create_default_context(cafile=cacert)
+    except ssl.SSLError as error:
+        raise CannotConnect(f"{cacert} has no certificates in PEM ({error.reason})") from error
+    except OSError as error:
+        raise CannotConnect(f"can't read {cacert}: {error.strerror}") from error
+    # RFC 6455 is HTTP/1.1; a server that is offered nothing may choose HTTP/2.
+    tls.set_alpn_protocols(["http/1.1"])
+    if insecure:
+        tls.check_hostname = False
+        tls.verify_mode = ssl.CERT_NONE
+    return tls
+
+
+@asynccontextmanager
+async def open_stream(
+    address: Address, tls: ssl.SSLContext | None
+) -> AsyncGenerator[trio.abc.Stream]:
+    """A stream to the server, closed at the end of the block.
+
+    Raises:
+        CannotConnect: the name, the port or the certificate is to blame.
+    """
+    stream = await _open_tcp(address)
+    try:
+        if address.secure:
+            assert tls is not None
+            secured = trio.SSLStream(
+                stream, tls, server_hostname=address.host, https_compatible=True
+            )
+            await _secure(secured)
+            yield secured
+            # Of a connection that is over, TLS says so; who is gone does not hear it.
+            with trio.move_on_after(_GOODBYE), suppress(trio.BrokenResourceError):
+                await secured.aclose()
+        else:
+            yield stream
+    finally:
+        await trio.aclose_forcefully(stream)
+
+
+async def _open_tcp(address: Address) -> trio.SocketStream:
+    try:
+        return await trio.open_tcp_stream(address.host, address.port)
+    except socket.gaierror as error:
+        raise CannotConnect(
+            f"the name {address.host} can't be looked up: {error.strerror}"
+        ) from error
+    except OSError as error:
+        # Each address of the name was tried; the ways in which that failed are the cause.
+        causes = _leaves(error.__cause__) if error.__cause__ else [error]
+        reasons = dict.fromkeys(map(_say_why, causes))
+        raise CannotConnect(", ".join(reasons)) from error
+
+
+def _say_why(error: BaseException) -> str:
+    number = error.errno if isinstance(error, OSError) else None
+    return str(error) if number is None else os.strerror(number)
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for part in error.exceptions for leaf in _leaves(part)]
+    return [error]
+
+
+async def _secure(stream: trio.SSLStream[trio.SocketStream]) -> None:
+    try:
+        await stream.do_handshake()
+    except trio.BrokenResourceError as error:
+        cause = error.__cause__
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            raise CannotConnect(
+                f"the server's certificate is not trusted: {cause.verify_message}; "
+                "--cacert FILE trusts another, --insecure any"
+            ) from error
+        why = (cause.reason if isinstance(cause, ssl.SSLError) else None) or "the server left"
+        raise CannotConnect(f"TLS failed: {why}") from error
+
+
+async def shake_hands(
+    nursery: trio.Nursery,
+    wire: Wire,
+    address: Address,
+    headers: Sequence[tuple[bytes, bytes]] = (),
+    subprotocols: Sequence[str] = (),
+) -> WebSocketConnection:
+    """Open the WebSocket over a stream.
+
+    Args:
+        nursery: runs what reads the stream, until its end or the nursery's. What the handshake
+            fails with is raised there; `explain` tells it.
+        wire: around a stream, which is closed by whoever opened it.
+        address: what is asked for.
+        headers: beside those that make a handshake; ``Host`` replaces the address's.
+        subprotocols: offered in this order.
+    """
+    host = address.authority
+    extra = []
+    for name, value in (*address.headers(), *headers):
+        if name.lower() == b"host":
+            host = value.decode()
+        else:
+            extra.append((name, value))
+    return await wrap_client_stream(
+        nursery,
+        wire,  # type: ignore[arg-type]  # it wants any Stream really
+        host,
+        address.resource,
+        subprotocols=subprotocols,
+        extra_headers=extra,
+        message_queue_size=_QUEUE,
+        max_message_size=MAX_MESSAGE,
+        receive_buffer_size=64 * 1024,
+    )
+
+
+def explain(group: ExceptionGroup) -> str:
+    """Why a handshake failed, from what its nursery raised."""
+    error = _leaves(group)[0]
+    if isinstance(error, ConnectionRejected):
+        return _explain_refusal(error.status_code, error.headers, error.body or b"")
+    if isinstance(error, CannotConnect):
+        return str(error)
+    # What trio-websocket and those below it raise has no common root.
+    return f"the answer to the handshake is not as it must be ({error})"
+
+
+def _explain_refusal(status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> str:
+    try:
+        phrase = f" {HTTPStatus(status).phrase}"
+    except ValueError:
+        phrase = ""
+    lines = [f"the server answered {status}{phrase}"]
+    for name, value in headers:
+        if name.lower() == b"location":
+            lines[0] += f", go to {escape_controls(value.decode('latin-1'))}"
+    shown = [line for line in body.decode(errors="replace").splitlines() if line.strip()]
+    lines += [escape_controls(line)[:_BODY_WIDTH] for line in shown[:_BODY_LINES]]
+    if len(shown) > _BODY_LINES:
+        lines.append("…")
+    return "\n".join(lines)
+
+
+class Wire(trio.abc.Stream):
+    """The stream that trio-websocket works on, and what it does not tell of it.
+
+    Before the handshake is done, the stream's end comes with an explanation. Afterwards it is
+    known whether a Close was sent: an error of the server's looks like its Close otherwise.
+
+    Args:
+        stream: the connection to the server.
+    """
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self._stream = stream
+        # What came of an answer that is not 101; None from the end of one that is.
+        self._head: bytes | None = b""
+        self.has_sent_close = False
+        """Whether a Close went out, ours or the answer to the server's."""
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Send to the server, as every stream does."""
+        # trio-websocket sends one frame at a time (RFC 6455 §5.2: FIN and the opcode 8).
+        if data[:1] == b"\x88":
+            self.has_sent_close = True
+        try:
+            await self._stream.send_all(data)
+        except trio.BrokenResourceError:
+            self._check_ended()
+            raise
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Wait, as every stream does."""
+        await self._stream.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """Receive from the server.
+
+        Raises:
+            CannotConnect: what came is no answer to the handshake, or not all of it.
+        """
+        try:
+            data = bytes(await self._stream.receive_some(max_bytes))
+        except trio.BrokenResourceError:
+            self._check_ended()
+            raise
+        if not data:
+            self._check_ended()
+        elif self._head is not None:
+            self._check_begun(self._head + data)
+        return data
+
+    async def aclose(self) -> None:
+        """Close the stream, in a second at most."""
+        with trio.move_on_after(_GOODBYE):
+            await self._stream.aclose()
+
+    def _check_begun(self, head: bytes) -> None:
+        self._head = head
+        if not head.startswith(b"HTTP/"[: len(head)]):
+            raise CannotConnect(f"the server doesn't speak HTTP, it said {head[:60]!r}")
+        if head.startswith((b"HTTP/1.1 101", b"HTTP/1.0 101")):
+            if b"\r\n\r\n" in head:
+                self._head = None
+        elif len(head) > _MAX_REFUSAL:
+            raise CannotConnect(self._explain_head(head))
+
+    def _check_ended(self) -> None:
+        if self._head is None:
+            return
+        if not self._head:
+            raise CannotConnect("the server left without an answer to the handshake")
+        raise CannotConnect(self._explain_head(self._head))
+
+    @staticmethod
+    def _explain_head(answer: bytes) -> str:
+        """The refusal whose body ends with the stream, or is not read to its end."""
+        head, _, body = answer.partition(b"\r\n\r\n")
+        first, *rest = head.split(b"\r\n")
+        status = first.split(b" ")[1:2]
+        if not status or not status[0].isdigit() or status[0] == b"101":
+            return f"the server left in the middle of its answer: {answer[:60]!r}"
+        pairs = [line.partition(b":")[::2] for line in rest]
+        return _explain_refusal(int(status[0]), [(n.strip(), v.strip()) for n, v in pairs], body)
