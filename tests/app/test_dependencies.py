@@ -431,12 +431,11 @@ async def test_websocket_handler_that_is_cancelled_is_cleaned_up_behind(
     async def handler(request: Any, ws: Websocket, opened: Log = Depends(log.opened)) -> None:
         await trio.sleep_forever()
 
-    async with open_client(app) as client:
-        async with client.websocket("/") as ws:
-            await ws.close()
-            began = trio.current_time()
-            await log.left.wait()
-            assert trio.current_time() - began == pytest.approx(3)
+    async with open_client(app) as client, client.websocket("/") as ws:
+        await ws.close()
+        began = trio.current_time()
+        await log.left.wait()
+        assert trio.current_time() - began == pytest.approx(3)
     assert log.lines == ["enter", "Cancelled", "leave"]
 
 
