@@ -83,13 +83,17 @@ class FrameQueue:
 
     def offer(self, frame: bytes, key: Hashable = None, *, droppable: bool = True) -> None:
         """Add a frame that may be replaced if it has a key, and dropped if it is droppable."""
+        place = self._place(frame, key)
+        if droppable:
+            self._droppable[place] = None
+
+    def _place(self, frame: bytes, key: Hashable) -> Hashable:
         if self._items is _NOTHING:
             self._give_places()
         place = (next(self._places),) if key is None else ("key", key)
         self._items[place] = frame
-        if droppable:
-            self._droppable[place] = None
         self.size += len(frame)
+        return place
 
     def size_of(self, key: Hashable) -> int:
         """Bytes of the frame that was offered with a key; 0 if there is none."""
@@ -162,14 +166,17 @@ class FrameQueue:
         """Put all that is here at the end of another queue."""
         for frame in self._sent:
             other.append(frame)
+        moved: dict[Hashable, Hashable] = {}
         for place, item in self._items.items():
             if isinstance(item, Marker):
                 other.mark(item)
             elif not isinstance(place, tuple):
                 other.append(item)
             else:
-                key = place[1] if len(place) == 2 else None
-                other.offer(item, key, droppable=place in self._droppable)
+                moved[place] = other._place(item, place[1] if len(place) == 2 else None)
+        # By age, which is not their order where one has replaced another.
+        for place in self._droppable:
+            other._droppable[moved[place]] = None
         self._sent.clear()
         self._items.clear()
         self._droppable.clear()
