@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+import trio.testing
 
 from trioweb.app import TrioWeb
 from trioweb.errors import ConfigError, RouteError, Unauthorized
 from trioweb.http import Headers, Request, Response
-from trioweb.testing import link_pair
+from trioweb.testing import link_pair, open_client
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
 
 
 async def ask(app: TrioWeb, target: str = "/", method: str = "GET", **headers: str) -> Response:
@@ -242,3 +246,31 @@ async def test_what_comes_when_its_time_is_over_comes_too_late(
                 assert theirs.try_send(rest)
                 assert (await theirs.receive_some(65536)).startswith(b"HTTP/1.1 408 ")
                 await theirs.aclose()
+
+
+async def test_a_body_that_nobody_reads_on_is_closed(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """A generator's finally runs when its client has left, not when it is found as garbage."""
+    app = TrioWeb()
+    diary: list[str] = []
+
+    @app.get("/")
+    async def tell(request: Request) -> Response:
+        async def news() -> AsyncGenerator[bytes]:
+            try:
+                while True:
+                    yield b"news\n"
+                    await trio.sleep(1)
+            finally:
+                diary.append("closed")
+
+        return Response(news())
+
+    async with open_client(app) as client:
+        async with client.stream("GET", "/") as answer:
+            async for line in answer.iter_lines():
+                assert line == "news"
+                break
+        await trio.sleep(1)
+        assert diary == ["closed"]

@@ -25,8 +25,10 @@ STEPS = st.one_of(
 
 @given(st.lists(STEPS, max_size=40))
 @example(
-    [("offer", b"a", 0, True), ("offer", b"b", None, True), ("offer", b"c", 0, True)]
-    + [("move",), ("drop",), ("take", 60)]
+    [
+        *(("offer", b"a", 0, True), ("offer", b"b", None, True), ("offer", b"c", 0, True)),
+        *(("move",), ("drop",), ("take", 60)),
+    ]
 )
 def test_any_use_agrees_with_a_list(steps: list[tuple[Any, ...]]) -> None:
     """Entries are [frame or marker, whether offered, its key, whether droppable, its age]."""

@@ -16,6 +16,7 @@ A response goes out as prebuilt bytes with one ``try_send`` where that takes it.
 from __future__ import annotations
 
 import enum
+import inspect
 import logging
 import math
 from typing import TYPE_CHECKING
@@ -409,14 +410,18 @@ class Session:
         # The pieces may take their time (server-sent events); the peer may not.
         self._enter(Phase.SENDING, math.inf)
         try:
-            async for piece in body:
-                if not piece:
-                    continue
-                data = b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else bytes(piece)
-                await self._send(data)
-                self._enter(Phase.SENDING, math.inf)
-                # Neither the iterable nor the socket need have waited.
-                await trio.lowlevel.checkpoint()
+            try:
+                async for piece in body:
+                    if not piece:
+                        continue
+                    data = b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else bytes(piece)
+                    await self._send(data)
+                    self._enter(Phase.SENDING, math.inf)
+                    # Neither the iterable nor the socket need have waited.
+                    await trio.lowlevel.checkpoint()
+            finally:
+                if inspect.isasyncgen(body):
+                    await body.aclose()  # its finally is due now, not when it is found as garbage
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             raise
         except Exception as error:
