@@ -182,3 +182,35 @@ async def test_a_cancelled_test_ends_at_once(autojump_clock: MockClock) -> None:
     assert scope.cancelled_caught
     assert diary == ["ended"]
     assert trio.current_time() == 7
+
+
+async def test_a_crash_of_the_application_fails_the_test() -> None:
+    """As it was raised; where the test has failed by itself, it is a note of that."""
+    app = TrioWeb()
+
+    async def crash() -> None:
+        raise LookupError("mine")
+
+    with pytest.raises(LookupError, match="mine"):
+        async with open_client(app):
+            app.nursery.start_soon(crash)
+    error = AssertionError("the test's own")
+
+    async def fail() -> None:
+        async with open_client(app):
+            app.nursery.start_soon(crash)
+            raise error
+
+    with pytest.raises(AssertionError, match="the test's own"):
+        await fail()
+    assert error.__notes__ == ["the application had crashed: LookupError('mine')"]
+
+
+async def test_a_client_that_was_left_says_so() -> None:
+    async with open_client(TrioWeb()) as client:
+        pass
+    with pytest.raises(RuntimeError, match="has been left"):
+        await client.get("/")
+    with pytest.raises(RuntimeError, match="has been left"):
+        async with client.websocket("/"):
+            pass

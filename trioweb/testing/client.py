@@ -58,6 +58,7 @@ class Client(Requests):
         self._leaks = leaks
         self._context = context
         self._servings: dict[Link, Serving] = {}
+        self._is_left = False
 
     @property
     def connections(self) -> list[Websocket]:
@@ -70,7 +71,12 @@ class Client(Requests):
 
         Args:
             link: it is made like this one; None: like the client's.
+
+        Raises:
+            RuntimeError: the client's block has been left.
         """
+        if self._is_left:
+            raise RuntimeError("this client has been left: it lives as long as open_client's block")
         ours, theirs = (link or self._link).another_pair()
         serving = self._servings[theirs] = Serving(self.app, theirs, place_of_caller())
         self._context.copy().run(self._nursery.start_soon, self._serve, serving)
@@ -193,7 +199,8 @@ class Client(Requests):
         return nullcontext() if clock is None else clock.real_time()
 
     async def aclose(self) -> None:
-        """End all connections, and look at what is left of them."""
+        """End all connections."""
+        self._is_left = True
         servings = list(self._servings.values())  # what was cancelled before has had its time
         for one in servings:
             await one.stream.other.aclose()
@@ -243,15 +250,14 @@ async def open_client(
     """
     leaks = LeakCheck(app)
     failure: BaseException | None = None
-    lifetime: Lifetime | None = None
     trio.lowlevel.add_instrument(leaks.tasks)
+    lifetime = None if app.is_running else Lifetime(app, leaks)
     try:
         async with trio.open_nursery() as nursery:
             try:
                 with changed(app, config, overrides):
                     context = contextvars.copy_context()
-                    if not app.is_running:
-                        lifetime = Lifetime(app, leaks)
+                    if lifetime is not None:
                         context = await lifetime.start(nursery, lifespan=lifespan)
                     try:
                         client = Client(app, nursery, link or Link(), leaks, context)
@@ -259,8 +265,8 @@ async def open_client(
                             yield client
                         finally:
                             await client.aclose()
-                            if lifetime is not None:
-                                leaks.look_at_connections()
+                        if lifetime is not None:
+                            leaks.look_at_connections()
                     finally:
                         if lifetime is not None:
                             await lifetime.leave()
@@ -271,10 +277,11 @@ async def open_client(
         failure = _choose(failure, group)
     finally:
         trio.lowlevel.remove_instrument(leaks.tasks)
+    if lifetime is not None:
+        failure = _choose_crash(failure, lifetime.error)
+        leaks.look_at_tasks()
+        leaks.look_at_descriptors()
     if check_leaks:
-        if lifetime is not None:
-            leaks.look_at_tasks()
-            leaks.look_at_descriptors()
         leaks.report(failure)
     if failure is not None:
         raise failure
@@ -288,3 +295,13 @@ def _choose(
         return failure
     crashes = [exc for exc in group.exceptions if not isinstance(exc, trio.Cancelled)]
     return crashes[0] if len(crashes) == 1 else group
+
+
+def _choose_crash(
+    failure: BaseException | None, crash: BaseException | None
+) -> BaseException | None:
+    """What to raise: the test's failure, with a note of what the application has raised."""
+    if failure is None or crash is None:
+        return failure or crash
+    failure.add_note(f"the application had crashed: {crash!r}")
+    return failure

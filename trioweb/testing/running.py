@@ -67,16 +67,19 @@ class Lifetime:
     Args:
         app: which is not running yet.
         leaks: told of what does not end.
+
+    Attributes:
+        error: what the lifespan or a task of ``app.nursery`` has raised, when it has ended.
     """
 
     def __init__(self, app: TrioWeb, leaks: LeakCheck) -> None:
+        self.error: BaseException | None = None
         self._app = app
         self._leaks = leaks
         self._scope = trio.CancelScope()
         self._left = trio.Event()
         self._ended = trio.Event()
         self._task: trio.lowlevel.Task | None = None
-        self._error: BaseException | None = None
 
     async def start(self, nursery: trio.Nursery, *, lifespan: bool) -> contextvars.Context:
         """Enter it.
@@ -115,16 +118,12 @@ class Lifetime:
         except BaseException as exc:
             if not has_started:
                 raise
-            self._error = exc
+            self.error = exc
         finally:
             self._ended.set()
 
     async def leave(self) -> None:
-        """Leave it.
-
-        Raises:
-            BaseException: what the lifespan or a task of ``app.nursery`` has raised.
-        """
+        """Leave it; ``error`` is what came of it."""
         self._left.set()
         with trio.move_on_after(PATIENCE, shield=True):
             await self._ended.wait()
@@ -132,8 +131,6 @@ class Lifetime:
             self._insist()
             with trio.CancelScope(shield=True):
                 await self._ended.wait()
-        if self._error is not None:
-            raise self._error
 
     def _insist(self) -> None:
         assert self._task is not None
