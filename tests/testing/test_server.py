@@ -12,7 +12,7 @@ import trio
 from trio_websocket import ConnectionClosed, open_websocket_url, wrap_client_stream
 
 from trioweb import TrioWeb
-from trioweb.testing import open_server
+from trioweb.testing import Leaked, open_server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -201,3 +201,22 @@ async def test_what_keeps_it_from_starting_comes_out_as_itself() -> None:
             async with open_server(app):
                 raise AssertionError("never reached")
         assert b"404" in await fetch(server, "GET /")
+
+
+async def test_a_task_that_outlives_the_server_fails_the_test(nursery: trio.Nursery) -> None:
+    app = TrioWeb("wrong")
+
+    @app.get("/")
+    async def show() -> str:
+        nursery.start_soon(trio.sleep_forever)
+        return "shown"
+
+    async def ask() -> None:
+        async with open_server(app) as server:
+            stream = await trio.open_tcp_stream(server.host, server.port)
+            async with stream:
+                await stream.send_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+                assert (await stream.receive_some()).startswith(b"HTTP/1.1 200 ")
+
+    with pytest.raises(Leaked, match=r"sleep_forever, started at .* in show; "):
+        await ask()

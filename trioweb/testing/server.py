@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from trioweb.testing.leaks import LeakCheck
 from trioweb.ws.groups import first_failure
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from trioweb.app import TrioWeb
+    from trioweb.app.application import ListeningStatus
 
 logger = logging.getLogger("trioweb")
 
@@ -66,14 +68,22 @@ async def open_server(app: TrioWeb) -> AsyncGenerator[LiveServer]:
         RuntimeError: the application runs already.
         Exception: what the lifespan or a task of ``app.nursery`` raised, as it was raised; it
             cancels the block.
+        Leaked: a task of the application is left, in a nursery that is not its own.
 
     Cancellation:
         Cancels the server too, which ends at once, and the lifespan with it.
     """
     failure: BaseException | None = None
+    leaks = LeakCheck(app)
+    trio.lowlevel.add_instrument(leaks.tasks)
+
+    async def serve(*, task_status: ListeningStatus) -> None:
+        leaks.tasks.adopt()
+        await app.serve(HOST, 0, task_status=task_status)
+
     try:
         async with trio.open_nursery() as nursery:
-            ((host, port, *_),) = await nursery.start(app.serve, HOST, 0)
+            ((host, port, *_),) = await nursery.start(serve)
             try:
                 yield LiveServer(app, host, port)
             except BaseException as exc:
@@ -87,6 +97,10 @@ async def open_server(app: TrioWeb) -> AsyncGenerator[LiveServer]:
             raise crash from None
         if not isinstance(crash, trio.Cancelled):
             logger.error("the server of a test that failed had crashed", exc_info=crash)
+    finally:
+        trio.lowlevel.remove_instrument(leaks.tasks)
+    leaks.look_at_tasks()
+    leaks.report(failure)
     if failure is not None:
         raise failure
 
