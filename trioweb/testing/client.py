@@ -16,14 +16,14 @@ import trio
 
 from trioweb.http.headers import Headers
 from trioweb.testing.clock import held_clock
-from trioweb.testing.leaks import LeakCheck, say_before_waiting
+from trioweb.testing.leaks import LeakCheck
 from trioweb.testing.link import Link
 from trioweb.testing.requests import Requests
 from trioweb.testing.running import Lifetime, changed
 from trioweb.testing.serving import Serving, settle
 from trioweb.testing.session import PATIENCE, Denied, WebsocketSession, run_websocket
 from trioweb.testing.targets import parse_target
-from trioweb.testing.tasks import break_shields, place_of_caller
+from trioweb.testing.tasks import place_of_caller
 from trioweb.ws.websocket import connection_of
 
 if TYPE_CHECKING:
@@ -143,7 +143,8 @@ class Client(Requests):
                     await session.leave(has_failed=failure is not None)
             finally:
                 await ours.aclose()
-                await self._end(serving)
+                await settle()
+                await self._end([serving])
 
     async def _open(
         self,
@@ -171,16 +172,13 @@ class Client(Requests):
             f"waited {timeout:g} s for the handshake of {target.path}; {self._servings[link.other]}"
         )
 
-    async def _end(self, *servings: Serving) -> None:
-        """End connections whose other end is closed."""
-        await settle()
+    async def _end(self, servings: Sequence[Serving]) -> None:
+        """Cancel handlers; what does not end fails the test when the client is left."""
         for one in servings:
             one.cancel()
         with trio.move_on_after(PATIENCE):
             for one in servings:
                 await one.ended.wait()
-            return
-        # What does not end fails the test when the client is left.
         for one in servings:
             if not one.ended.is_set():
                 self._leaks.note(str(one))
@@ -199,22 +197,21 @@ class Client(Requests):
         return nullcontext() if clock is None else clock.real_time()
 
     async def aclose(self) -> None:
-        """End all connections."""
+        """End all connections, and wait for that, cancelled or not."""
         self._is_left = True
-        servings = list(self._servings.values())  # what was cancelled before has had its time
-        for one in servings:
-            await one.stream.other.aclose()
-        await self._end(*[one for one in servings if not one.was_cancelled])
-        with trio.CancelScope(shield=True):
+        servings = list(self._servings.values())
+        try:
             for one in servings:
-                if not one.ended.is_set():
-                    await self._insist(one)
-
-    async def _insist(self, serving: Serving) -> None:
-        assert serving.task is not None
-        say_before_waiting(f"{serving}: it was cancelled, and goes on")
-        break_shields(serving.task)
-        await serving.ended.wait()
+                await one.stream.other.aclose()
+            await settle()
+        finally:
+            with trio.CancelScope(shield=True):
+                # Those that were cancelled before have had their time.
+                await self._end([one for one in servings if not one.was_cancelled])
+                for one in servings:
+                    if not one.ended.is_set():
+                        one.break_shields()
+                        await one.ended.wait()
 
 
 @asynccontextmanager

@@ -39,13 +39,13 @@ def changed(
     Raises:
         ConfigError: a key or a value can't be right.
     """
-    limiter, clock = app.limiter, held_clock()
-    if clock is not None:
-        app.limiter = HoldingLimiter(limiter, clock)
     kept = {key: app.config[key] for key in config or () if key in app.config}
     app.config.update(config or {})
     replaced = {key: app.dependency_overrides.get(key) for key in overrides or ()}
     app.dependency_overrides.update(overrides or {})
+    limiter, clock = app.limiter, held_clock()
+    if clock is not None:
+        app.limiter = HoldingLimiter(limiter, clock)
     try:
         yield
     finally:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import trio
 import trio.testing
 
-from trioweb.testing.leaks import describe_websocket
-from trioweb.testing.tasks import waits_at
+from trioweb.testing.leaks import describe_websocket, say_before_waiting
+from trioweb.testing.tasks import break_shields, waits_at
 from trioweb.ws.websocket import connection_of
 
 if TYPE_CHECKING:
@@ -56,6 +56,12 @@ class Serving:
     def cancel(self) -> None:
         """Cancel the handler, without the grace of a connection that has ended."""
         self._scope.cancel(reason="the test has left its connection")
+
+    def break_shields(self) -> None:
+        """Let the cancellation reach whoever shields from it."""
+        assert self.task is not None
+        say_before_waiting(f"{self}: it was cancelled, and goes on")
+        break_shields(self.task)
 
     def __str__(self) -> str:
         what = "a connection"
