@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from trioweb.app import TrioWeb
     from trioweb.testing.link import Link
     from trioweb.testing.tasks import TaskWatch
+    from trioweb.ws.websocket import Websocket
+
+_REASON = "the test has left its connection"
 
 
 class Serving:
@@ -28,11 +31,13 @@ class Serving:
     Attributes:
         task: in which the handler runs; None before it has begun.
         ended: set at the end.
+        was_cancelled: whether ``cancel`` was called.
     """
 
     def __init__(self, app: TrioWeb, stream: Link, place: str) -> None:
         self.stream = stream
         self._place = place
+        self.was_cancelled = False
         self.task: trio.lowlevel.Task | None = None
         self.ended = trio.Event()
         self._app = app
@@ -48,28 +53,34 @@ class Serving:
         finally:
             self.ended.set()
 
-    @property
-    def was_cancelled(self) -> bool:
-        """Whether ``cancel`` was called."""
-        return self._scope.cancel_called
-
     def cancel(self) -> None:
         """Cancel the handler, without the grace of a connection that has ended."""
-        self._scope.cancel(reason="the test has left its connection")
+        self.was_cancelled = True
+        websocket = self._websocket()
+        if websocket is None or websocket.open:
+            self._scope.cancel(reason=_REASON)
+        else:
+            # As at the end of the grace: its own tasks are there for its cleanup.
+            connection_of(websocket).cancel_handler(_REASON)
 
     def break_shields(self) -> None:
         """Let the cancellation reach whoever shields from it."""
         assert self.task is not None
         say_before_waiting(f"{self}: it was cancelled, and goes on")
         break_shields(self.task)
+        self._scope.cancel(reason=_REASON)
 
     def __str__(self) -> str:
-        what = "a connection"
-        for ws in self._app.websockets:
-            if connection_of(ws).stream is self.stream:
-                what = describe_websocket(ws)
+        websocket = self._websocket()
+        what = "a connection" if websocket is None else describe_websocket(websocket)
         where = "" if self.task is None else f"; {waits_at(self.task)}"
         return f"{what}, opened {self._place}{where}"
+
+    def _websocket(self) -> Websocket | None:
+        for one in self._app.websockets:
+            if connection_of(one).stream is self.stream:
+                return one
+        return None
 
 
 async def settle() -> None:
