@@ -73,8 +73,8 @@ def test_file_imports_its_neighbours_and_shadows_nothing(tmp_path: Path) -> None
         (None, "missing.py", "no file missing.py"),
         (None, "missing_e:app", "no module missing_e"),
         ("x = 1", "broken_f.py", "no TrioWeb application"),
-        ("app = 1", "broken_f.py:app", "that is a int"),
-        ("app = 1", "broken_f.py:other", "no such name"),
+        ("app = 1", "broken_f.py:app", "is no TrioWeb application, but a int"),
+        ("app = 1", "broken_f.py:other", "nothing that is named other"),
         ("import nowhere_g", "broken_f.py", r"nowhere_g.*broken_f\.py:1"),
         ("def (", "broken_f.py", r"broken_f\.py:1"),
         (

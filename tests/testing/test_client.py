@@ -179,7 +179,10 @@ async def test_a_refusal_is_told_whole() -> None:
 async def test_silence_fails_with_the_conversation(autojump_clock: trio.testing.MockClock) -> None:
     """A message that never comes ends the wait after 5 s, and the error shows what was said."""
     async with open_client(make_app()) as client, client.websocket("/hush") as ws:
-        with pytest.raises(trio.TooSlowError, match=r"waited 5 s for a message\n.*/hush"):
+        with pytest.raises(
+            trio.TooSlowError,
+            match=r"waited 5 s for a message; its handler hush waits at .* in hush\n.*/hush",
+        ):
             await ws.recv()
 
 

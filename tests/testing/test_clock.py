@@ -6,10 +6,11 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+import pytest
 import trio
 
 from trioweb import TrioWeb, Websocket
-from trioweb.testing import link_pair, open_client
+from trioweb.testing import clock, link_pair, open_client, serving
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
@@ -116,3 +117,59 @@ async def test_the_limiter_is_given_back(autojump_clock: MockClock) -> None:
     async with open_client(threaded.app):
         assert threaded.app.limiter is not limiter
     assert threaded.app.limiter is limiter
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What takes so long in real time that nobody would wait for it takes less."""
+    monkeypatch.setattr(clock, "STANDSTILL", 0.05)
+    monkeypatch.setattr(serving, "SETTLING", 0.02)
+
+
+def make_spinning_app() -> TrioWeb:
+    app = TrioWeb("spinning")
+
+    @app.websocket("/spin")
+    async def spin(ws: Websocket) -> None:
+        while True:
+            await trio.lowlevel.checkpoint()
+
+    @app.websocket("/echo")
+    async def echo(ws: Websocket) -> None:
+        async for message in ws:
+            await ws.send(message)
+
+    return app
+
+
+async def test_who_spins_does_not_hold_up_the_test_for_ever(
+    autojump_clock: MockClock, impatient: None
+) -> None:
+    """The clock can't jump, so that what waits for time is ended by real time."""
+    async with open_client(make_spinning_app()) as client, client.websocket("/spin") as ws:
+        with pytest.raises(trio.TooSlowError, match=r"the virtual clock has stood still .* spin"):
+            await ws.recv()
+        with pytest.raises(trio.TooSlowError, match="the virtual clock has stood still"):
+            await ws.expect_close()
+    assert trio.current_time() == 0
+
+
+async def test_a_session_can_be_left_while_others_are_busy(impatient: None) -> None:
+    """It is not waited until nobody has anything to do."""
+    async with open_client(make_spinning_app()) as client, client.websocket("/spin"):
+        for _ in range(3):
+            async with client.websocket("/echo") as ws:
+                await ws.send("x")
+                await ws.expect("x")
+
+
+async def test_much_work_in_one_moment_is_no_standstill(
+    autojump_clock: MockClock, impatient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As long as it takes less than the bound, whatever was before."""
+    monkeypatch.setattr(clock, "STANDSTILL", 30)
+    async with open_client(make_spinning_app()) as client, client.websocket("/echo") as ws:
+        for number in range(1000):
+            await ws.send(str(number))
+            await ws.expect(str(number))
+        await ws.expect_silence(3600)

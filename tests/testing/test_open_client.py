@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 
-from trioweb import ConfigError, TrioWeb, Websocket, WebsocketClosed
-from trioweb.testing import Link, open_client
+from trioweb import ConfigError, Depends, TrioWeb, Websocket
+from trioweb.testing import Link, open_client, open_server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -124,9 +124,11 @@ async def test_a_shutdown_drains(autojump_clock: MockClock) -> None:
     async with open_client(make_app(diary)) as client, client.websocket("/room/ada") as ws:
         client.shutdown()
         assert await ws.expect_close(1001) == "server is shutting down"
-        with pytest.raises(WebsocketClosed):
+        with pytest.raises(ConnectionRefusedError, match="is shutting down"):
             async with client.websocket("/room/bob"):
                 pass
+        with pytest.raises(ConnectionRefusedError, match="is shutting down"):
+            await client.get("/place")
         assert diary == ["entered"]
     assert diary == ["entered", "left"]
 
@@ -214,3 +216,84 @@ async def test_a_client_that_was_left_says_so() -> None:
     with pytest.raises(RuntimeError, match="has been left"):
         async with client.websocket("/"):
             pass
+
+
+async def get_name() -> str:
+    return "the real one"
+
+
+async def get_unused() -> str:
+    return "unused"
+
+
+def make_asking_app() -> TrioWeb:
+    app = TrioWeb("asking")
+
+    async def get_greeting(name: str = Depends(get_name)) -> str:
+        return f"hello {name}"
+
+    @app.get("/")
+    async def greet(greeting: str = Depends(get_greeting)) -> str:
+        return greeting
+
+    @app.websocket("/ws")
+    async def greet_there(ws: Websocket, greeting: str = Depends(get_greeting)) -> None:
+        await ws.send(greeting)
+
+    return app
+
+
+async def test_dependencies_are_overridden_for_the_time_of_the_client() -> None:
+    """Those of dependencies too; what stood there before stands there afterwards."""
+    app = make_asking_app()
+    app.dependency_overrides[get_name] = lambda: "the developer's"
+    async with open_client(app, overrides={get_name: lambda: "a fake"}) as client:
+        assert (await client.get("/")).text == "hello a fake"
+        async with client.websocket("/ws") as ws:
+            await ws.expect("hello a fake")
+    assert app.dependency_overrides[get_name]() == "the developer's"
+    del app.dependency_overrides[get_name]
+    async with open_client(app, overrides={get_name: lambda: "a fake"}):
+        pass
+    assert app.dependency_overrides == {}
+    async with open_client(app) as client:
+        assert (await client.get("/")).text == "hello the real one"
+
+
+async def test_overrides_that_would_do_nothing_are_refused() -> None:
+    """Lest the test talks to the real thing."""
+    app = make_asking_app()
+    with pytest.raises(ValueError, match=r"replaces .*get_unused.*, which no handler depends on"):
+        async with open_client(app, overrides={get_unused: get_name}):
+            pass
+    value: Any = "a fake"
+    with pytest.raises(TypeError, match="takes functions, not 'a fake'"):
+        async with open_client(app, overrides={get_name: value}):
+            pass
+    assert app.dependency_overrides == {}
+
+
+@pytest.mark.parametrize("wrong", [make_asking_app, None, "chat:app"])
+async def test_what_is_no_application_is_refused(wrong: Any) -> None:
+    for opened in (open_client, open_server):
+        with pytest.raises(TypeError, match=r"was given .*, which is no TrioWeb application"):
+            async with opened(wrong):
+                pass
+
+
+async def test_what_is_no_link_is_refused() -> None:
+    link: Any = 1024
+    with pytest.raises(TypeError, match=r"takes a Link, as in Link\(buffer=1024\), not 1024"):
+        async with open_client(TrioWeb(), link=link):
+            pass
+
+
+async def test_a_template_is_no_connection() -> None:
+    """Who pulls its cable means a session's."""
+    link = Link(buffer=100)
+    app = make_asking_app()
+    async with open_client(app) as client, client.websocket("/ws", link=link) as ws:
+        await ws.expect("hello the real one")
+        for misuse in (link.drop, link.stall, link.abort):
+            with pytest.raises(RuntimeError, match="a method of the session"):
+                misuse()

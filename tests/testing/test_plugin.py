@@ -373,8 +373,8 @@ async def test_deep(trioweb_client, trioweb_app):
     [
         ("missing:app", "the ini option trioweb_app is 'missing:app': there is no module missing"),
         ("missing.py", "the ini option trioweb_app is 'missing.py': there is no file"),
-        ("chat:other", "chat:other is no TrioWeb application: has no such name"),
-        ("chat:asynccontextmanager.x", "is no TrioWeb application: has no such name"),
+        ("chat:other", "chat has nothing that is named other"),
+        ("chat:asynccontextmanager.x", "chat has nothing that is named asynccontextmanager.x"),
         ("chat:make_later", "an async function; await it in an async fixture trioweb_app"),
         ("chat:make_nothing", "trioweb_app returned None, which is no TrioWeb application"),
         ("broken:app", "can't import broken:app: ZeroDivisionError"),

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+from hypothesis import given
+from hypothesis import strategies as st
+from trio.testing import wait_all_tasks_blocked
 
 from trioweb import TrioWeb, Websocket, WebSocketException
 from trioweb.errors import WebsocketClosed
 from trioweb.testing import Frame, Link, Opcode, WebsocketSession, open_client
+from trioweb.testing.conversation import MAX_LINES, RECEIVED, SENT, Conversation
+from trioweb.testing.frame import FrameReader
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -132,9 +138,11 @@ async def test_who_never_answers_fails_at_once_and_says_why(
         await ws.expect(b"third")
         with pytest.raises(trio.TooSlowError) as caught:
             await ws.expect("fourth")
+    line = in_parts.__code__.co_firstlineno + 6
     lines = [line.strip() for line in str(caught.value).splitlines()]
     assert lines == [
-        "waited 5 s for 'fourth'",
+        "waited 5 s for 'fourth'; its handler in_parts waits at "
+        f"{Path(__file__).relative_to(Path.cwd())}:{line} in in_parts",
         "WebSocket /parts, conversation so far:",
         "0.000 < text 'first'",
         "0.000 < text 'sec' …",
@@ -267,7 +275,9 @@ async def test_a_message_of_which_frames_were_seen_is_whole(client: Client) -> N
 
 async def test_a_frame_that_never_comes(client: Client, autojump_clock: MockClock) -> None:
     async with client.websocket("/hush") as ws:
-        with pytest.raises(trio.TooSlowError, match="waited 3 s for a frame\n"):
+        with pytest.raises(
+            trio.TooSlowError, match="waited 3 s for a frame; its handler hush waits at "
+        ):
             await ws.recv_frame(timeout=3)
 
 
@@ -399,3 +409,176 @@ async def test_handlers_end_with_their_block(autojump_clock: MockClock) -> None:
         assert not client.connections
         assert diary == [*map(str, range(20)), "left", "cleaned up"]
         assert trio.current_time() == 0
+
+
+# What else comes
+
+
+async def test_iteration_ends_with_the_connection(client: Client) -> None:
+    """However it ends; that is looked at afterwards, or by the end of the block."""
+    async with client.websocket("/parts") as ws:
+        got = []
+        async for message in ws:
+            got.append(message)
+            if message == b"third":
+                break
+        assert got == ["first", "second", b"third"]
+    async with client.websocket("/close?code=4000") as ws:
+        assert [message async for message in ws] == ["before"]
+        await ws.expect_close(4000)
+    with pytest.raises(AssertionError, match=r"nobody looked at .*4001"):
+        async with client.websocket("/close?code=4001") as ws:
+            assert [message async for message in ws] == ["before"]
+
+
+async def test_large_messages_are_shown_in_part(ws: WebsocketSession) -> None:
+    await ws.send("x" * 10_000)
+    with pytest.raises(AssertionError) as caught:
+        await ws.expect("y" * 10_000)
+    assert len(str(caught.value)) < 1000
+    assert "(10002 characters)" in str(caught.value)
+
+
+async def test_values_of_other_types_are_refused_with_a_hint(ws: WebsocketSession) -> None:
+    value: Any = {"a": 1}
+    with pytest.raises(TypeError, match=r"send_json\(\) takes it"):
+        await ws.send(value)
+    with pytest.raises(TypeError, match=r"expect_json\(\) takes it"):
+        await ws.expect(value)
+
+
+async def test_a_url_of_a_websocket_will_do(client: Client) -> None:
+    async with client.websocket("ws://other.test/echo?x=1"):
+        assert client.connections[0].request.host == "other.test"
+        assert client.connections[0].request.scheme == "http"
+
+
+async def test_who_goes_on_after_a_stall_closes_in_good_order(client: Client) -> None:
+    async with client.websocket("/hush") as ws:
+        (server_end,) = client.connections
+        ws.stall()
+        ws.resume()
+    assert server_end.close_info is not None
+    assert (server_end.close_info.code, server_end.close_info.clean) == (1000, True)
+
+
+async def test_sends_of_several_tasks_stay_whole(autojump_clock: MockClock) -> None:
+    """Over a link that takes a part of each, and with bytes of the test's own among them."""
+    sizes: list[int] = []
+    reading = TrioWeb("reading")
+
+    @reading.websocket("/")
+    async def read(ws: Websocket) -> None:
+        async for message in ws:
+            sizes.append(len(message))
+            await trio.sleep(0.01)
+
+    async with (
+        open_client(reading, link=Link(buffer=100)) as client,
+        client.websocket("/") as ws,
+    ):
+        async with trio.open_nursery() as nursery:
+            for size in (200, 300, 400):
+                nursery.start_soon(ws.send, "x" * size)
+                nursery.start_soon(ws.send_frame, Frame(Opcode.BINARY, bytes(size + 1)))
+        await ws.expect_silence(1)
+    assert sorted(sizes) == [200, 201, 300, 301, 400, 401]
+
+
+async def test_a_send_that_waits_hears_of_the_end(client: Client) -> None:
+    """The server does not take it, and goes."""
+    async with client.websocket("/late?seconds=1000", link=Link(buffer=1000)) as ws:
+        outcome: list[int] = []
+
+        async def send() -> None:
+            try:
+                while True:
+                    await ws.send("x" * 100_000)
+            except WebsocketClosed as closed:
+                outcome.append(closed.code)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send)
+            await wait_all_tasks_blocked()
+            ws.abort()
+        assert outcome == [1006]
+
+
+async def test_a_ping_that_comes_while_the_session_closes(autojump_clock: MockClock) -> None:
+    """trio-websocket would crash over it; the conversation shows it, and no answer."""
+    link = Link(latency=1)
+    async with open_client(app) as client, client.websocket("/hush", link=link) as ws:
+        # Accepted at 1 s; the ping of 21 s arrives at 22 s.
+        await trio.sleep(19.5)
+        await ws.close(timeout=10)
+        said = ws.transcript(times=False).splitlines()
+    assert said == ["> close 1000", "< ping #1", "< close 1000"]
+
+
+# Transcripts
+
+
+def test_a_transcript_keeps_what_one_wants_to_read() -> None:
+    """Of large frames a part, of long conversations the end, with what is left out."""
+
+    async def talk() -> None:
+        conversation = Conversation("/long")
+        conversation.add(RECEIVED, Frame(Opcode.BINARY, bytes(10_000)))
+        assert conversation.transcript().endswith("… (10000 bytes)")
+        assert len(conversation.transcript()) < 20_000
+        for number in range(MAX_LINES + 4):
+            conversation.add(SENT, Frame(Opcode.TEXT, f"{number}".encode()))
+        lines = conversation.transcript(times=False).splitlines()
+        assert lines[0] == "… 5 lines before"
+        assert lines[1] == "> text '4'"
+        assert len(lines) == MAX_LINES + 1
+        shown = conversation.explain("it failed").splitlines()
+        assert shown[0] == "it failed"
+        assert shown[2] == f"  … {MAX_LINES - 39} lines before"
+        assert len(shown) == 43
+
+    trio.run(talk)
+
+
+@pytest.mark.parametrize(
+    ("frame", "shown"),
+    [
+        (Frame(Opcode.CLOSE), "close"),
+        (Frame(Opcode.CLOSE, b"\x03\xe8bye"), "close 1000 'bye'"),
+        (Frame(Opcode.TEXT, b"\xc3", fin=False), "text '\\\\xc3' …"),
+        (Frame(Opcode.BINARY, b"\x00", rsv=4), "binary b'\\x00' rsv=4"),
+        (Frame(11, b"x"), "opcode 11 b'x'"),
+        (Frame(Opcode.PONG, b"unasked"), "pong b'unasked'"),
+    ],
+)
+def test_frames_are_shown_as_what_they_are(frame: Frame, shown: str) -> None:
+    async def talk() -> None:
+        conversation = Conversation("/")
+        conversation.add(SENT, frame)
+        assert conversation.transcript(times=False) == f"> {shown}"
+
+    trio.run(talk)
+
+
+@given(
+    st.lists(
+        st.builds(
+            Frame,
+            st.integers(0, 15),
+            st.one_of(st.binary(max_size=200), st.sampled_from([bytes(126), bytes(70_000)])),
+            st.booleans(),
+            st.integers(0, 7),
+        ),
+        max_size=5,
+    ),
+    st.integers(1, 1000),
+)
+def test_any_frames_are_read_as_they_were_written(frames: list[Frame], size: int) -> None:
+    """However they are split."""
+    data = b"".join(frame.encode() for frame in frames)
+    reader = FrameReader()
+    read = []
+    for start in range(0, len(data), size):
+        read += reader.feed(data[start : start + size])
+    assert [frame for frame, _ in read] == frames
+    assert b"".join(raw for _, raw in read) == data

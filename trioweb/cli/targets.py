@@ -49,8 +49,9 @@ def _find_app(module: ModuleType, place: str, name: str) -> TrioWeb:
             found = getattr(found, part, None)
         if isinstance(found, TrioWeb):
             return found
-        what = "has no such name" if found is None else f"that is a {type(found).__name__}"
-        raise TargetError(f"{place}:{name} is no TrioWeb application: {what}")
+        if found is None:
+            raise TargetError(f"{place} has nothing that is named {name}")
+        raise TargetError(f"{place}:{name} is no TrioWeb application, but a {type(found).__name__}")
     app = getattr(module, "app", None)
     if isinstance(app, TrioWeb):
         return app

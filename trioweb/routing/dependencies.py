@@ -303,6 +303,18 @@ def find_dependency(annotation: object) -> Dependency | None:
     return found[0] if found else None
 
 
+def find_dependencies(binding: Binding | None) -> set[object]:
+    """What a handler depends on, by itself or by way of others: keys of functions."""
+    found: set[object] = set()
+    todo = [] if binding is None else [binding]
+    while todo:
+        for _, wanted in todo.pop().dependencies:
+            if wanted.provider.key not in found:
+                found.add(wanted.provider.key)
+                todo.append(wanted.provider.binding)
+    return found
+
+
 def key_of(function: Handler) -> object:
     """What a function is known by: itself, or its identity when it can't be hashed."""
     try:

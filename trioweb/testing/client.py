@@ -9,19 +9,21 @@ nothing is left of a connection when its block ends, and what is all the same is
 from __future__ import annotations
 
 import contextvars
+import re
 from contextlib import asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import trio
 
 from trioweb.http.headers import Headers
-from trioweb.testing.clock import held_clock
+from trioweb.testing.clock import virtual_clock
 from trioweb.testing.leaks import LeakCheck
 from trioweb.testing.link import Link
+from trioweb.testing.patience import PATIENCE, bounded, patience
 from trioweb.testing.requests import Requests
-from trioweb.testing.running import Lifetime, changed
+from trioweb.testing.running import Lifetime, changed, check_overrides, require_app
 from trioweb.testing.serving import Serving, settle
-from trioweb.testing.session import PATIENCE, Denied, WebsocketSession, run_websocket
+from trioweb.testing.session import Denied, WebsocketSession, run_websocket
 from trioweb.testing.targets import parse_target
 from trioweb.testing.tasks import place_of_caller
 from trioweb.ws.websocket import connection_of
@@ -74,9 +76,13 @@ class Client(Requests):
 
         Raises:
             RuntimeError: the client's block has been left.
+            ConnectionRefusedError: the application is shutting down.
         """
         if self._is_left:
             raise RuntimeError("this client has been left: it lives as long as open_client's block")
+        if self.app.is_draining:
+            # Its port is closed by now.
+            raise ConnectionRefusedError(f"{self.app!r} is shutting down, and takes no connections")
         ours, theirs = (link or self._link).another_pair()
         serving = self._servings[theirs] = Serving(self.app, theirs, place_of_caller())
         self._context.copy().run(self._nursery.start_soon, self._serve, serving)
@@ -105,7 +111,8 @@ class Client(Requests):
         is cancelled, without WEBSOCKET_DISCONNECT_GRACE.
 
         Args:
-            path: with its query, if any.
+            path: with its query, if any; or a URL, ``ws://other.test/x``, whose host the
+                application sees.
             headers: sent with the handshake.
             subprotocols: offered, the preferred one first.
             origin: sent as the Origin header.
@@ -114,6 +121,8 @@ class Client(Requests):
 
         Raises:
             Denied: the application refused the handshake.
+            WebsocketClosed: it left without an answer.
+            ConnectionRefusedError: it is shutting down.
             trio.TooSlowError: it has not answered in time.
             AssertionError: at the end: the server has closed with another code than 1000 and
                 1001, or vanished, and nobody has looked at it.
@@ -121,7 +130,9 @@ class Client(Requests):
         sent = Headers(headers)
         if origin is not None:
             sent["Origin"] = origin
-        target = parse_target(path, host=sent.pop("host", None))
+        # A WebSocket's URL is that of the handshake, by another name (RFC 6455 §3).
+        url = re.sub(r"^ws(s?)://", r"http\1://", path)
+        target = parse_target(url, host=sent.pop("host", None))
         cookies = self.cookies.header_for(target.path, host=target.host)
         if cookies and "cookie" not in sent:
             sent["Cookie"] = cookies
@@ -155,10 +166,15 @@ class Client(Requests):
         timeout: float,
     ) -> WebsocketSession:
         answered: Headers | None = None
+        serving = self._servings[link.other]
+
+        def explain(waited: str) -> str:
+            return f"{waited} for the handshake of {target.path}; {serving.tell_handler()}"
+
         try:
-            with trio.move_on_after(timeout):
+            with patience(timeout, explain):
                 session: WebsocketSession = await self._nursery.start(
-                    run_websocket, link, target.host, target.path, subprotocols, headers
+                    run_websocket, link, target, subprotocols, headers, serving.tell_handler
                 )
                 answered = session.headers
                 return session
@@ -168,15 +184,12 @@ class Client(Requests):
         finally:
             if answered is not None:
                 self.cookies.take(answered, target.path, host=target.host)
-        raise trio.TooSlowError(
-            f"waited {timeout:g} s for the handshake of {target.path}; {self._servings[link.other]}"
-        )
 
     async def _end(self, servings: Sequence[Serving]) -> None:
         """Cancel handlers; what does not end fails the test when the client is left."""
         for one in servings:
             one.cancel()
-        with trio.move_on_after(PATIENCE):
+        with bounded(PATIENCE):
             for one in servings:
                 await one.ended.wait()
         for one in servings:
@@ -193,7 +206,7 @@ class Client(Requests):
         For what the clock can't see: threads and processes of the test's own, sockets. The
         application's worker threads hold the clock by themselves.
         """
-        clock = held_clock()
+        clock = virtual_clock()
         return nullcontext() if clock is None else clock.real_time()
 
     async def aclose(self) -> None:
@@ -238,6 +251,9 @@ async def open_client(
         check_leaks: whether what outlives the block fails the test.
 
     Raises:
+        TypeError: an argument is of the wrong type.
+        ValueError: an override is of what no handler depends on.
+        ConfigError: a key of config, or its value, can't be right.
         Leaked: at the end: a task, a WebSocket, a member of a room or a descriptor of the
             application is left, 5 s after what had it was cancelled. Where the block has raised,
             this is a note of its exception.
@@ -245,6 +261,9 @@ async def open_client(
     Cancellation:
         Cancels what the application still serves.
     """
+    require_app(app, "open_client() was given")
+    if link is not None and not isinstance(link, Link):
+        raise TypeError(f"link= takes a Link, as in Link(buffer=1024), not {link!r}")
     leaks = LeakCheck(app)
     failure: BaseException | None = None
     trio.lowlevel.add_instrument(leaks.tasks)
@@ -257,6 +276,7 @@ async def open_client(
                     if lifetime is not None:
                         context = await lifetime.start(nursery, lifespan=lifespan)
                     try:
+                        check_overrides(app, overrides or ())
                         client = Client(app, nursery, link or Link(), leaks, context)
                         try:
                             yield client

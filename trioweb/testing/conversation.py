@@ -101,6 +101,11 @@ def _describe(line: _Line, pings: dict[bytes, int]) -> str:
 _KNOWN = frozenset(Opcode)
 
 
+def show(value: object) -> str:
+    """A value as a failure shows it."""
+    return _shorten(repr(value))
+
+
 def _shorten(line: str) -> str:
     if len(line) <= SHOWN_WIDTH:
         return line

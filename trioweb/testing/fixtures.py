@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING
 import pytest
 import pytest_trio
 
-from trioweb.testing.plugin import require_app
-
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
@@ -33,6 +31,7 @@ _GAVE = "the fixture trioweb_app gave"
 async def trioweb_client(_trioweb_test: None, trioweb_app: TrioWeb) -> AsyncGenerator[Client]:
     """A client of trioweb_app over memory streams (trioweb.testing.open_client)."""
     from trioweb.testing.client import open_client
+    from trioweb.testing.running import require_app
 
     async with open_client(require_app(trioweb_app, _GAVE)) as client:
         yield client
@@ -41,6 +40,7 @@ async def trioweb_client(_trioweb_test: None, trioweb_app: TrioWeb) -> AsyncGene
 @trio_fixture
 async def trioweb_server(_trioweb_test: None, trioweb_app: TrioWeb) -> AsyncGenerator[LiveServer]:
     """trioweb_app at a real port of 127.0.0.1: url, ws_url, host, port, app, shutdown()."""
+    from trioweb.testing.running import require_app
     from trioweb.testing.server import open_server
 
     _refuse_autojump()

@@ -63,51 +63,49 @@ class Frame(NamedTuple):
 
 
 class FrameReader:
-    """Splits the bytes of one direction into frames, once the handshake's head has passed."""
+    """Splits the bytes of one direction into frames, from the end of the handshake on."""
 
     def __init__(self) -> None:
         self._data = bytearray()
-        self._is_in_head = True
 
-    def feed(self, data: bytes | bytearray | memoryview) -> list[Frame]:
-        """Take some bytes: the frames that are whole now."""
+    def feed(self, data: bytes) -> list[tuple[Frame, bytes]]:
+        """Take some bytes: the frames that are whole now, each with its bytes."""
         self._data += data
-        if self._is_in_head:
-            _, end, rest = self._data.partition(b"\r\n\r\n")
-            if not end:
-                return []
-            self._data, self._is_in_head = rest, False
         frames = []
-        while (frame := self._take()) is not None:
-            frames.append(frame)
+        while (size := self._size()) is not None:
+            raw = bytes(self._data[:size])
+            del self._data[:size]
+            frames.append((_decode(raw), raw))
         return frames
 
-    def _take(self) -> Frame | None:
+    def _size(self) -> int | None:
+        """The size of the first frame; None if it is not whole."""
         data = self._data
         if len(data) < 2:
             return None
-        size, start = data[1] & 0x7F, 2
-        if size >= 126:
-            start += 2 if size == 126 else 8
-            if len(data) < start:
-                return None
-            size = int.from_bytes(data[2:start], "big")
-        mask = b""
-        if data[1] & 0x80:
-            mask = bytes(data[start : start + 4])
-            start += 4
-        if len(data) < start + size:
+        start = _payload_start(data)
+        if len(data) < start:
             return None
-        payload = bytes(data[start : start + size])
-        first = data[0]
-        del data[: start + size]
-        opcode = first & 0x0F
-        return Frame(
-            Opcode(opcode) if opcode in _KNOWN else opcode,
-            apply_mask(payload, mask) if mask else payload,
-            bool(first & 0x80),
-            first >> 4 & 7,
-        )
+        length = data[1] & 0x7F
+        if length >= 126:
+            length = int.from_bytes(data[2 : 4 if length == 126 else 10], "big")
+        return start + length if len(data) >= start + length else None
+
+
+def _payload_start(data: bytes | bytearray) -> int:
+    length = data[1] & 0x7F
+    return 2 + (0, 2, 8)[(length >= 126) + (length == 127)] + (4 if data[1] & 0x80 else 0)
+
+
+def _decode(raw: bytes) -> Frame:
+    start, opcode = _payload_start(raw), raw[0] & 0x0F
+    payload = raw[start:]
+    return Frame(
+        Opcode(opcode) if opcode in _KNOWN else opcode,
+        apply_mask(payload, raw[start - 4 : start]) if raw[1] & 0x80 else payload,
+        bool(raw[0] & 0x80),
+        raw[0] >> 4 & 7,
+    )
 
 
 _KNOWN = frozenset(Opcode)

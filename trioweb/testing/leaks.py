@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trioweb.testing.tasks import TaskWatch
+from trioweb.ws.ending import State
 from trioweb.ws.websocket import connection_of
 
 if TYPE_CHECKING:
@@ -99,7 +100,10 @@ def describe_websocket(ws: Websocket) -> str:
         waiting.append(f"{connection.outbox.waiting} bytes wait to be sent")
     if connection.heartbeat.pings_in_flight:
         waiting.append(f"{connection.heartbeat.pings_in_flight} pings wait for their pongs")
-    state = "is open" if ws.open else "has ended, but not its handler"
+    if ws.client_state is State.CONNECTING:
+        state = "is neither accepted nor denied"
+    else:
+        state = "is open" if ws.open else "has ended, but not its handler"
     rest = "".join(f"; {one}" for one in waiting)
     return f"the WebSocket {ws.request.path} of the handler {connection.name} {state}{rest}"
 

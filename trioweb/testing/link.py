@@ -68,6 +68,7 @@ class Link(trio.abc.HalfCloseableStream):
         self._incoming = Pipe(buffer, self._cable)
         self._outgoing = Pipe(buffer, self._cable)
         self._closed = False
+        self._is_template = False
         self._is_interrupted = False
         self.client: tuple[str, int] | None = None
         self.peer = "memory"
@@ -87,6 +88,7 @@ class Link(trio.abc.HalfCloseableStream):
         Returns:
             The test's end and the application's.
         """
+        self._is_template = True
         link = type(self)(
             buffer=self.buffer,
             latency=self.latency,
@@ -195,6 +197,7 @@ class Link(trio.abc.HalfCloseableStream):
         The peer gets ``trio.BrokenResourceError`` from now on, whatever the latency, this end
         ``trio.ClosedResourceError``. Once the cable was dropped the peer is not told.
         """
+        self._check_is_connection("abort")
         if self._closed:
             return
         self._close()
@@ -214,11 +217,13 @@ class Link(trio.abc.HalfCloseableStream):
         is lost, the end of the stream included, and no end is told. Sends are taken until the
         buffer is full, and then wait: that there is room again would be news too.
         """
+        self._check_is_connection("drop")
         # Who waits for an arrival is left alone: he finds then that nothing has come.
         self._cable.drop()
 
     def stall(self) -> None:
         """Receive nothing more at this end, as a process that was stopped; `resume` ends it."""
+        self._check_is_connection("stall")
         self._incoming.stall(True)
 
     def resume(self) -> None:
@@ -234,6 +239,13 @@ class Link(trio.abc.HalfCloseableStream):
         if self._closed or self._incoming.is_broken or self._incoming.has_end:
             return False
         return not self._outgoing.is_unacknowledged_for(ack_timeout)
+
+    def _check_is_connection(self, what: str) -> None:
+        if self._is_template:
+            raise RuntimeError(
+                f"connections are made like this Link, which is none of them itself; {what}() is a "
+                "method of the session that client.websocket() gives"
+            )
 
     def _check_open(self) -> None:
         if self._closed:

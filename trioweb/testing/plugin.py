@@ -69,6 +69,8 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture
 def trioweb_app(_trioweb_factory: Callable[[], object]) -> TrioWeb:
     """The application under test, of the ini option trioweb_app; override it with your own."""
+    from trioweb.testing.running import require_app
+
     return require_app(_trioweb_factory(), "the function of the ini option trioweb_app returned")
 
 
@@ -98,43 +100,25 @@ class _WithoutPytestTrio:
         pytest.fail(_NO_PYTEST_TRIO.format(name="trioweb_server"), pytrace=False)
 
 
-def require_app(app: object, source: str) -> TrioWeb:
-    """Returns an application as it is.
-
-    Args:
-        app: what should be one.
-        source: what gave it, and the verb.
-
-    Raises:
-        TypeError: it is none; whoever forgot to call a factory reads of that, instead of a missing
-            attribute.
-    """
-    from trioweb.app import TrioWeb
-
-    if isinstance(app, TrioWeb):
-        return app
-    hint = "; call it" if callable(app) else ""
-    raise TypeError(f"{source} {app!r}, which is no TrioWeb application{hint}")
-
-
 def _load(target: str) -> Callable[[], object]:
     """A function that gives the application of a TARGET, or the factory that the TARGET names."""
     from trioweb.cli import TargetError, load_target
 
     try:
         app = load_target(_as_imported(target))
+        return lambda: app
     except TargetError as error:
-        factory = _find_callable(_as_imported(target))
-        if factory is None:
-            pytest.fail(f"the ini option trioweb_app is {target!r}: {error}", pytrace=False)
-        if inspect.iscoroutinefunction(factory):
-            pytest.fail(
-                f"the ini option trioweb_app is {target!r}, an async function; await it in an "
-                "async fixture trioweb_app of your own",
-                pytrace=False,
-            )
-        return factory
-    return lambda: app
+        wrong = str(error)
+    factory = _find_callable(_as_imported(target))
+    if factory is None:
+        pytest.fail(f"the ini option trioweb_app is {target!r}: {wrong}", pytrace=False)
+    if inspect.iscoroutinefunction(factory):
+        pytest.fail(
+            f"the ini option trioweb_app is {target!r}, an async function; await it in an "
+            "async fixture trioweb_app of your own",
+            pytrace=False,
+        )
+    return factory
 
 
 def _as_imported(target: str) -> str:

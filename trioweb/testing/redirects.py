@@ -103,10 +103,10 @@ class Journey:
         """Raise what the body's iterator raised, if it did."""
         self.exchange.check_sent()
 
-    def explain(self) -> str:
-        """What is awaited, and what has come so far."""
+    def explain(self, waited: str) -> str:
+        """A failure's text: how long was waited, for what, and what has come so far."""
         told = "" if self._exchange is None else self._exchange.explain()
-        return f"{told}{self._chain()}" if self.history else told
+        return f"{self}: {waited} {told}{self._chain() if self.history else ''}"
 
     def _depart(self) -> None:
         outgoing = self._outgoing

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from trioweb.testing.cookies import Cookies
 from trioweb.testing.outgoing import MISSING, build_outgoing
+from trioweb.testing.patience import PATIENCE, patience
 from trioweb.testing.redirects import Journey
-from trioweb.testing.responses import Streaming, check_timeout, patience
-from trioweb.testing.session import PATIENCE
+from trioweb.testing.responses import Streaming, check_timeout
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -107,7 +107,7 @@ class Requests(ABC):
         )
         journey = self._make_journey(outgoing, follow_redirects)
         try:
-            with patience(timeout, journey):
+            with patience(timeout, journey.explain):
                 await journey.begin()
                 response = await journey.finish()
         finally:

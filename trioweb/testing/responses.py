@@ -6,7 +6,6 @@ import codecs
 import io
 import math
 from collections import deque
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.message import Message
 from http import HTTPStatus
@@ -17,9 +16,10 @@ import trio
 from trioweb.errors import TrioWebError
 from trioweb.http import jsoncodec
 from trioweb.testing.exchange import SAMPLE
+from trioweb.testing.patience import patience
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Mapping
 
     from trioweb.http.headers import Headers
     from trioweb.testing.redirects import Journey
@@ -141,7 +141,7 @@ class StreamedResponse:
             raise trio.ClosedResourceError(
                 f"the block of client.stream() was left; read {self!r} inside of it"
             )
-        with patience(self._timeout, self._journey):
+        with patience(self._timeout, self._journey.explain):
             return await self._exchange.receive()
 
     def _leave(self) -> None:
@@ -202,7 +202,7 @@ class Streaming:
             raise RuntimeError(f"{self._journey} was sent already; call client.stream() again")
         self._is_used = True
         try:
-            with patience(self._timeout, self._journey):
+            with patience(self._timeout, self._journey.explain):
                 await self._journey.begin()
         except BaseException:
             await self._journey.aclose()
@@ -216,19 +216,6 @@ class Streaming:
         await self._journey.aclose()
         if exc is None:
             self._journey.check_sent()
-
-
-@contextmanager
-def patience(timeout: float, journey: Journey) -> Generator[None]:
-    """Bound a wait, and say what it was for.
-
-    Raises:
-        trio.TooSlowError: it has not ended after so many seconds of the clock in use.
-    """
-    with trio.move_on_after(timeout) as scope:
-        yield
-    if scope.cancelled_caught:
-        raise trio.TooSlowError(f"{journey}: waited {timeout:g} s {journey.explain()}")
 
 
 def check_timeout(timeout: float) -> None:

@@ -8,19 +8,53 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from trioweb.testing.clock import HoldingLimiter, held_clock
+from trioweb.app import TrioWeb
+from trioweb.routing.dependencies import find_dependencies
+from trioweb.testing.clock import HoldingLimiter, virtual_clock
 from trioweb.testing.leaks import say_before_waiting
-from trioweb.testing.session import PATIENCE
+from trioweb.testing.patience import PATIENCE, bounded
 from trioweb.testing.tasks import break_shields, is_in_users_code, waits_at
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping
+    from collections.abc import Callable, Generator, Iterable, Mapping
 
-    from trioweb.app import TrioWeb
     from trioweb.testing.leaks import LeakCheck
 
 # Seconds for a lifespan to start: more than for a message, since it may load what is large.
 START_PATIENCE = 60.0
+
+
+def require_app(app: object, what: str) -> TrioWeb:
+    """Return an application as it is.
+
+    Args:
+        app: what should be one.
+        what: begins the error: who gave it.
+
+    Raises:
+        TypeError: it is none; whoever forgot to call a factory reads of that, instead of a missing
+            attribute.
+    """
+    if isinstance(app, TrioWeb):
+        return app
+    hint = "; call it" if callable(app) else ""
+    raise TypeError(f"{what} {app!r}, which is no TrioWeb application{hint}")
+
+
+def check_overrides(app: TrioWeb, overrides: Iterable[Callable[..., Any]]) -> None:
+    """Refuse overrides that would do nothing, so that a test would talk to the real thing.
+
+    Args:
+        app: with its handlers bound.
+        overrides: what is replaced.
+
+    Raises:
+        ValueError: no handler depends on one of them.
+    """
+    known = set().union(*(find_dependencies(route.binding) for route in app.router.routes))
+    for function in overrides:
+        if function not in known:
+            raise ValueError(f"overrides= replaces {function!r}, which no handler depends on")
 
 
 @contextmanager
@@ -38,12 +72,16 @@ def changed(
 
     Raises:
         ConfigError: a key or a value can't be right.
+        TypeError: an override can't be called.
     """
+    for function in (overrides or {}).values():
+        if not callable(function):
+            raise TypeError(f"overrides= takes functions, not {function!r}; lambda: ... makes one")
     kept = {key: app.config[key] for key in config or () if key in app.config}
     app.config.update(config or {})
     replaced = {key: app.dependency_overrides.get(key) for key in overrides or ()}
     app.dependency_overrides.update(overrides or {})
-    limiter, clock = app.limiter, held_clock()
+    limiter, clock = app.limiter, virtual_clock()
     if clock is not None:
         app.limiter = HoldingLimiter(limiter, clock)
     try:
@@ -96,7 +134,7 @@ class Lifetime:
             trio.TooSlowError: it has not started after 60 s.
         """
         context: contextvars.Context | None = None
-        with trio.move_on_after(START_PATIENCE):
+        with bounded(START_PATIENCE):
             context = await nursery.start(self._run, lifespan)
         if context is None:
             raise trio.TooSlowError(f"the lifespan had not started after {START_PATIENCE:g} s")
@@ -125,7 +163,8 @@ class Lifetime:
     async def leave(self) -> None:
         """Leave it; ``error`` is what came of it."""
         self._left.set()
-        with trio.move_on_after(PATIENCE, shield=True):
+        with bounded(PATIENCE) as scope:
+            scope.shield = True
             await self._ended.wait()
         if not self._ended.is_set():
             self._insist()
@@ -135,7 +174,7 @@ class Lifetime:
     def _insist(self) -> None:
         assert self._task is not None
         if is_in_users_code(self._task):
-            stubborn, said = [self._task], [f"the lifespan; {waits_at(self._task)}"]
+            stubborn, said = [self._task], [f"the lifespan; it {waits_at(self._task)}"]
         else:
             alive = self._leaks.tasks.alive()
             stubborn, said = [one.task for one in alive], [str(one) for one in alive]

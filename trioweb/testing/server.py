@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from trioweb.testing.leaks import LeakCheck
+from trioweb.testing.running import require_app
 from trioweb.ws.groups import first_failure
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ async def open_server(app: TrioWeb) -> AsyncGenerator[LiveServer]:
         app: not running yet.
 
     Raises:
+        TypeError: it is no application.
         OSError: it can't listen.
         RuntimeError: the application runs already.
         Exception: what the lifespan or a task of ``app.nursery`` raised, as it was raised; it
@@ -73,6 +75,7 @@ async def open_server(app: TrioWeb) -> AsyncGenerator[LiveServer]:
     Cancellation:
         Cancels the server too, which ends at once, and the lifespan with it.
     """
+    require_app(app, "open_server() was given")
     failure: BaseException | None = None
     leaks = LeakCheck(app)
     trio.lowlevel.add_instrument(leaks.tasks)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import trio
 import trio.testing
 
 from trioweb.testing.leaks import describe_websocket, say_before_waiting
+from trioweb.testing.patience import bounded
 from trioweb.testing.tasks import break_shields, waits_at
+from trioweb.ws.ending import State
 from trioweb.ws.websocket import connection_of
 
 if TYPE_CHECKING:
@@ -17,6 +20,8 @@ if TYPE_CHECKING:
     from trioweb.testing.tasks import TaskWatch
     from trioweb.ws.websocket import Websocket
 
+# Seconds, of real time; a handler that has something to do and nothing to wait for needs less.
+SETTLING = 1.0
 _REASON = "the test has left its connection"
 
 
@@ -70,10 +75,19 @@ class Serving:
         break_shields(self.task)
         self._scope.cancel(reason=_REASON)
 
+    def tell_handler(self) -> str:
+        """Where the handler waits."""
+        websocket = self._websocket()
+        if self.task is None or self.ended.is_set():
+            return "its handler has ended"
+        if websocket is None or websocket.client_state is State.CONNECTING:
+            return f"it is neither accepted nor denied: what serves it {waits_at(self.task)}"
+        return f"its handler {connection_of(websocket).name} {waits_at(self.task)}"
+
     def __str__(self) -> str:
         websocket = self._websocket()
         what = "a connection" if websocket is None else describe_websocket(websocket)
-        where = "" if self.task is None else f"; {waits_at(self.task)}"
+        where = "" if self.task is None else f"; it {waits_at(self.task)}"
         return f"{what}, opened {self._place}{where}"
 
     def _websocket(self) -> Websocket | None:
@@ -84,5 +98,9 @@ class Serving:
 
 
 async def settle() -> None:
-    """Let every task go as far as it comes without waiting for time, or for a thread."""
-    await trio.testing.wait_all_tasks_blocked()
+    """Let every task go as far as it comes without waiting for time, or for a thread.
+
+    Where others are busy all the time, for one second.
+    """
+    with bounded(math.inf, really=SETTLING):
+        await trio.testing.wait_all_tasks_blocked()

@@ -12,20 +12,22 @@ from trio_websocket import ConnectionClosed, ConnectionRejected, wrap_client_str
 from trioweb.errors import TrioWebError, WebsocketClosed
 from trioweb.http import jsoncodec
 from trioweb.http.headers import Headers
-from trioweb.testing.conversation import SENT, Conversation
+from trioweb.testing.conversation import SENT, Conversation, show
 from trioweb.testing.likeness import difference, is_same
+from trioweb.testing.patience import PATIENCE, bounded, patience
 from trioweb.testing.wire import Wire
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Callable, Generator, Sequence
+    from contextlib import AbstractContextManager
+    from typing import Self
 
     from trio_websocket import WebSocketConnection
 
     from trioweb.testing.frame import Frame
     from trioweb.testing.link import Link
+    from trioweb.testing.targets import Target
 
-# Seconds, of the clock in use, after which every wait of the kit ends.
-PATIENCE = 5.0
 # Messages that the client holds unread before it stops reading: far more than a test needs, so that
 # pings are answered while the test is busy elsewhere (trio-websocket stops at a full queue).
 CLIENT_QUEUE = 1024
@@ -64,14 +66,24 @@ class WebsocketSession:
     ``trio.TooSlowError``. Its text, and that of an expectation that is not met, shows the
     conversation so far. The session answers pings and the server's Close by itself.
 
+    ``async for message in ws`` receives until the end of the connection, however that came; it is
+    for ``expect_close`` to say how it should have come.
+
     Cancelling a wait loses nothing: what was not handed out is there for the next call, and what
     has begun to be sent is sent whole.
     """
 
-    def __init__(self, connection: WebSocketConnection, wire: Wire, talk: Conversation) -> None:
+    def __init__(
+        self,
+        connection: WebSocketConnection,
+        wire: Wire,
+        talk: Conversation,
+        tell_handler: Callable[[], str],
+    ) -> None:
         self._connection = connection
         self._wire = wire
         self._talk = talk
+        self._tell_handler = tell_handler
         # Messages of which recv_frame has handed out the last frame, and recv must skip.
         self._skipped = 0
         self._is_deaf = False  # to the server's answer to our Close
@@ -91,7 +103,8 @@ class WebsocketSession:
         """What was said so far, a frame a line, for snapshots.
 
         The same conversation at the same times of a virtual clock gives the same text: pings are
-        numbered, and masks left out. ``>`` was sent, ``<`` has come, received by the test or not.
+        numbered, and masks left out. What several tasks do in one moment comes in any order. ``>``
+        was sent, ``<`` has come, received by the test or not.
         Of one frame the first 4096 bytes are kept, of a conversation the last 10 000 lines.
 
         Args:
@@ -112,6 +125,8 @@ class WebsocketSession:
             WebsocketClosed: the connection has ended.
             trio.TooSlowError: it was not taken in time; it may be later.
         """
+        if not isinstance(data, (str, bytes)):
+            raise TypeError(f"send() takes str or bytes, not {data!r}; send_json() takes it")
         with self._patience("the message to be taken", timeout), self._translated():
             await self._connection.send_message(data)
 
@@ -160,6 +175,17 @@ class WebsocketSession:
         """
         return await self._recv("a message", timeout)
 
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> str | bytes:
+        """The next message, as ``recv``; the connection's end, whatever its code, ends the loop."""
+        try:
+            with self._patience("a message, or the end", PATIENCE), self._translated(by_test=False):
+                return await self._next_message()
+        except WebsocketClosed:
+            raise StopAsyncIteration from None
+
     async def recv_json(self, *, timeout: float = PATIENCE) -> Any:
         """Receive the next message and decode it; otherwise as ``recv``."""
         return jsoncodec.decode(await self.recv(timeout=timeout))
@@ -193,9 +219,11 @@ class WebsocketSession:
             AssertionError: another one came, or the connection has ended.
             trio.TooSlowError: nothing came in time.
         """
-        got = await self._recv_expected(repr(value), timeout)
+        if not isinstance(value, (str, bytes)):
+            raise TypeError(f"expect() takes str or bytes, not {value!r}; expect_json() takes it")
+        got = await self._recv_expected(show(value), timeout)
         if type(got) is not type(value) or got != value:
-            raise AssertionError(self._explain(f"expected {value!r}, got {got!r}"))
+            raise AssertionError(self._explain(f"expected {show(value)}, got {show(got)}"))
 
     async def expect_json(
         self, value: Any = _MISSING, *, like: Any = _MISSING, timeout: float = PATIENCE
@@ -218,19 +246,20 @@ class WebsocketSession:
         """
         if (value is _MISSING) == (like is _MISSING):
             raise TypeError("expect_json() takes a value or like=, one of them")
-        wanted = f"{value!r}" if like is _MISSING else f"something like {like!r}"
+        wanted = show(value) if like is _MISSING else f"something like {like!r}"
         got = await self._recv_expected(f"{wanted} as JSON", timeout)
         try:
             decoded = jsoncodec.decode(got)
         except ValueError as exc:
-            raise AssertionError(self._explain(f"expected {wanted} as JSON, got {got!r}")) from exc
+            what = f"expected {wanted} as JSON, got {show(got)}"
+            raise AssertionError(self._explain(what)) from exc
         if like is not _MISSING:
             found = difference(decoded, like)
             if found is not None:
-                what = f"expected {wanted}, got {decoded!r}: {found}"
+                what = f"expected {wanted}, got {show(decoded)}: {found}"
                 raise AssertionError(self._explain(what))
         elif not is_same(decoded, value):
-            raise AssertionError(self._explain(f"expected {value!r}, got {decoded!r}"))
+            raise AssertionError(self._explain(f"expected {wanted}, got {show(decoded)}"))
         return decoded
 
     async def expect_close(self, code: int = 1000, *, timeout: float = PATIENCE) -> str:
@@ -254,7 +283,7 @@ class WebsocketSession:
                 what = f"expected close {code}, got {closed}"
                 raise AssertionError(self._explain(what)) from None
             return closed.reason
-        raise AssertionError(self._explain(f"expected close {code}, got {got!r}"))
+        raise AssertionError(self._explain(f"expected close {code}, got {show(got)}"))
 
     async def expect_silence(self, seconds: float) -> None:
         """Wait so long, in which no message comes, and the connection does not end.
@@ -268,9 +297,9 @@ class WebsocketSession:
             AssertionError: something came.
         """
         try:
-            with trio.move_on_after(seconds), self._translated():
+            with bounded(seconds), self._translated():
                 got = await self._next_message()
-                what = f"expected {seconds:g} s of silence, got {got!r}"
+                what = f"expected {seconds:g} s of silence, got {show(got)}"
                 raise AssertionError(self._explain(what))
         except WebsocketClosed as closed:
             what = f"expected {seconds:g} s of silence, got {closed}"
@@ -382,45 +411,53 @@ class WebsocketSession:
     def _explain(self, what: str) -> str:
         return self._talk.explain(what)
 
-    @contextmanager
-    def _patience(self, what: str, timeout: float) -> Generator[None]:
-        with trio.move_on_after(timeout) as scope:
-            yield
-        if scope.cancelled_caught:
-            raise trio.TooSlowError(self._explain(f"waited {timeout:g} s for {what}")) from None
+    def _patience(self, what: str, timeout: float) -> AbstractContextManager[None]:
+        def explain(waited: str) -> str:
+            return self._explain(f"{waited} for {what}; {self._tell_handler()}")
+
+        return patience(timeout, explain)
 
     @contextmanager
-    def _translated(self) -> Generator[None]:
+    def _translated(self, *, by_test: bool = True) -> Generator[None]:
+        """Raise what the kit raises, and note whether the test is told how the connection ended."""
         try:
             yield
         except ConnectionClosed as exc:
-            self._has_seen_end = True
+            self._has_seen_end |= by_test
             # What is on the wire counts: trio-websocket also says so when it dislikes what came.
             ours = exc.reason
             if self._wire.close_frame is None and ours is not None and ours.code in _DISLIKES:
                 self._talk.add(SENT, f"(can't read what came: {ours.code} {ours.reason})")
             raise self._closed_error() from None
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            self._has_seen_end = True
+            self._has_seen_end |= by_test
             raise self._closed_error() from None
 
 
 async def run_websocket(
     link: Link,
-    host: str,
-    path: str,
+    target: Target,
     subprotocols: Sequence[str],
     headers: Headers,
+    tell_handler: Callable[[], str],
     *,
     task_status: trio.TaskStatus[WebsocketSession],
 ) -> None:
     """Open a WebSocket over a link, and run what trio-websocket runs, to its end.
 
+    Args:
+        link: the client's end.
+        target: host and path of the handshake.
+        subprotocols: offered, the preferred one first.
+        headers: sent with the handshake.
+        tell_handler: says where the handler is, for failures.
+        task_status: given the session.
+
     Raises:
         Denied: the server refused it.
         WebsocketClosed: the server went away before it answered.
     """
-    talk = Conversation(path)
+    talk = Conversation(target.path)
     wire = Wire(link, talk)
     try:
         async with trio.open_nursery() as writer:
@@ -429,15 +466,15 @@ async def run_websocket(
                 connection = await wrap_client_stream(
                     nursery,
                     wire,  # type: ignore[arg-type]  # it wants any Stream really
-                    host,
-                    path,
+                    target.host,
+                    target.path,
                     subprotocols=subprotocols,
                     extra_headers=headers.raw,
                     message_queue_size=CLIENT_QUEUE,
                     max_message_size=CLIENT_MAX_SIZE,
                     receive_buffer_size=64 * 1024,
                 )
-                task_status.started(WebsocketSession(connection, wire, talk))
+                task_status.started(WebsocketSession(connection, wire, talk, tell_handler))
             writer.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         await _raise_refusal(group, link)

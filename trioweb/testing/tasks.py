@@ -48,7 +48,7 @@ class Started(NamedTuple):
     place: str
 
     def __str__(self) -> str:
-        return f"the task {_name(self.task)}, started {self.place}; {waits_at(self.task)}"
+        return f"the task {_name(self.task)}, started {self.place}; it {waits_at(self.task)}"
 
 
 class TaskWatch(trio.abc.Instrument):
@@ -117,8 +117,8 @@ def waits_at(task: trio.lowlevel.Task) -> str:
     frames = list(task.iter_await_frames())
     telling = [one for one in frames if _is_telling(one[0].f_code)]
     if not frames:
-        return "it has not begun"
-    return f"it waits {_place(*(telling or frames)[-1])}"
+        return "has not begun"
+    return f"waits {_place(*(telling or frames)[-1])}"
 
 
 def break_shields(task: trio.lowlevel.Task) -> None:

@@ -3,6 +3,8 @@
 Theory of operation. Bytes to be sent are queued, and a task of the wire writes them: whoever waits
 for that and is cancelled leaves a whole frame behind, which trio-websocket by itself does not. The
 frames of both directions go to the conversation; those that came wait for ``next_frame`` as well.
+trio-websocket is given whole frames, and no ping once it has said Close: it would crash over the
+pong that it can't send any more.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from trioweb.testing.link import Link
 
 _UPGRADED = b"HTTP/1.1 101"
+_END_OF_HEAD = b"\r\n\r\n"
 
 
 class Wire(trio.abc.Stream):
@@ -40,7 +43,9 @@ class Wire(trio.abc.Stream):
         self.frames: deque[Frame] = deque()
         self.close_frame: Frame | None = None
         self._conversation = conversation
-        self._head = b""
+        self._head = b""  # of the server's answer
+        self._is_open = False  # the handshake is over, on either side
+        self._is_closing = False
         self._ours, self._theirs = FrameReader(), FrameReader()
         self._changed = trio.Event()
         self._has_ended = False
@@ -58,8 +63,10 @@ class Wire(trio.abc.Stream):
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send trio-websocket's bytes; cancelled, they are sent all the same."""
-        for frame in self._ours.feed(data):
-            self._conversation.add(SENT, frame)
+        if self._is_open:
+            for frame, _ in self._ours.feed(bytes(data)):
+                self._conversation.add(SENT, frame)
+                self._is_closing |= frame.opcode == Opcode.CLOSE
         try:
             await self._put(bytes(data))
         except trio.BrokenResourceError:
@@ -121,32 +128,45 @@ class Wire(trio.abc.Stream):
         It is told when the server leaves before 101, which it would wait for for ever, and the
         link is closed at its end, as clients do, lest the server waits for that.
         """
-        try:
-            data = await self.link.receive_some(max_bytes)
-        except trio.BrokenResourceError:
-            self._end("the connection is lost")
-            self._check_upgraded()
-            raise
-        except trio.ClosedResourceError:
-            self._end(None)
-            raise
-        if len(self._head) < len(_UPGRADED):
-            self._head += data[: len(_UPGRADED)]
-        if not data:
-            self._end(None if self.close_frame is not None else "the stream has ended")
-            self._check_upgraded()
-            await self.link.aclose()
-        elif self.is_upgraded:
-            self._take(data)
-        return data
+        while True:
+            try:
+                data = await self.link.receive_some(max_bytes)
+            except trio.BrokenResourceError:
+                self._end("the connection is lost")
+                self._check_upgraded()
+                raise
+            except trio.ClosedResourceError:
+                self._end(None)
+                raise
+            if not data:
+                self._end(None if self.close_frame is not None else "the stream has ended")
+                self._check_upgraded()
+                await self.link.aclose()
+                return b""
+            given = self._take(data)
+            if given:
+                return given
 
-    def _take(self, data: bytes) -> None:
-        for frame in self._theirs.feed(data):
+    def _take(self, data: bytes) -> bytes:
+        """Look at what has come; what of it trio-websocket is to get."""
+        given = b""
+        if not self._is_open:
+            before = len(self._head)
+            self._head += data
+            end = self._head.find(_END_OF_HEAD)
+            if end < 0 or not self.is_upgraded:
+                return data
+            self._is_open = True
+            given, data = data[: end + 4 - before], data[end + 4 - before :]
+        for frame, raw in self._theirs.feed(data):
             self._conversation.add(RECEIVED, frame)
             self.frames.append(frame)
             if frame.opcode == Opcode.CLOSE and self.close_frame is None:
                 self.close_frame = frame
+            if not (self._is_closing and frame.opcode == Opcode.PING):
+                given += raw
         self._change()
+        return given
 
     async def next_frame(self) -> Frame:
         """Wait for the next frame.

@@ -1,0 +1,68 @@
+"""How long a test waits: some seconds of the clock in use, if that goes on."""
+
+from __future__ import annotations
+
+import math
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import trio
+
+from trioweb.testing.clock import STANDSTILL, virtual_clock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+# Seconds, of the clock in use, after which every wait of the kit ends.
+PATIENCE = 5.0
+
+
+@contextmanager
+def patience(timeout: float, explain: Callable[[str], str]) -> Generator[None]:
+    """Bound a wait, and say what it was for.
+
+    Args:
+        timeout: seconds, of the clock in use.
+        explain: makes the failure's text from the first words of it.
+
+    Raises:
+        trio.TooSlowError: it has not ended in time.
+    """
+    with bounded(timeout) as scope:
+        yield
+    if scope.cancelled_caught:
+        # Behind a wait that was cancelled there is nothing to be seen: the chain would be long.
+        raise trio.TooSlowError(explain(_begin(timeout))) from None
+
+
+@contextmanager
+def bounded(timeout: float, *, really: float = math.inf) -> Generator[trio.CancelScope]:
+    """Cancel a block when its time is over, or time does not go on.
+
+    Args:
+        timeout: seconds of the clock in use.
+        really: seconds of real time.
+    """
+    clock = virtual_clock()
+    if clock is None:
+        timeout = min(timeout, really)
+    with trio.move_on_after(timeout) as scope:
+        if clock is None:
+            yield scope
+            return
+        clock.waits[scope] = time.monotonic() + really
+        try:
+            yield scope
+        finally:
+            del clock.waits[scope]
+
+
+def _begin(timeout: float) -> str:
+    clock = virtual_clock()
+    if clock is not None and clock.stands_still:
+        return (
+            f"the virtual clock has stood still for {STANDSTILL:g} s of real time, since some task "
+            "goes on and on without waiting for anything; waited"
+        )
+    return f"waited {timeout:g} s"
