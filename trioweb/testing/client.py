@@ -23,7 +23,7 @@ from trioweb.testing.patience import PATIENCE, bounded, patience
 from trioweb.testing.requests import Requests
 from trioweb.testing.running import Lifetime, changed, check_overrides, require_app
 from trioweb.testing.serving import Serving, settle
-from trioweb.testing.session import Denied, WebsocketSession, run_websocket
+from trioweb.testing.session import Denied, WebsocketSession, leave, run_websocket
 from trioweb.testing.targets import parse_target
 from trioweb.testing.tasks import place_of_caller
 from trioweb.ws.websocket import connection_of
@@ -151,7 +151,7 @@ class Client(Requests):
                 serving.cancel()
             try:
                 if session is not None:
-                    await session.leave(has_failed=failure is not None)
+                    await leave(session, has_failed=failure is not None)
             finally:
                 await ours.aclose()
                 await settle()
@@ -240,7 +240,8 @@ async def open_client(
     """Run an application and give a client to it; no socket is opened.
 
     What the block raises comes out as itself, in no group. With a virtual clock
-    (``autojump_clock``) time passes at once, except while a ``def`` handler runs.
+    (``autojump_clock``) time passes at once, except while a ``def`` handler runs. A crash of a task
+    in ``app.nursery`` drains the application, as ever, and is raised at the end of the block.
 
     Args:
         app: if it runs already, for another client or a server, this is one more client of it.

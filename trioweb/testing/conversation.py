@@ -13,9 +13,10 @@ from trioweb.testing.frame import Frame, Opcode
 MAX_LINES = 10_000
 # Of one frame, bytes that are kept: more than one wants to read in a snapshot.
 MAX_PAYLOAD = 4096
-# What a failure shows: lines, and characters of each.
-SHOWN_LINES, SHOWN_WIDTH = 40, 120
+# What a failure shows: lines, of each frame some bytes, and of other values some characters.
+SHOWN_LINES, SHOWN_PAYLOAD, SHOWN_VALUE = 40, 100, 1000
 
+_KNOWN = frozenset(Opcode)
 SENT, RECEIVED = ">", "<"
 
 
@@ -58,28 +59,33 @@ class Conversation:
         Args:
             times: begin lines with the seconds since the handshake, as they are on a virtual clock.
         """
-        pings: dict[bytes, int] = {}
         lines = [f"… {self._forgotten} lines before"] if self._forgotten else []
-        for line in self._lines:
-            said = f"{line.direction} {_describe(line, pings)}"
-            lines.append(f"{line.at:10.3f} {said}" if times else said)
-        return "\n".join(lines)
+        return "\n".join([*lines, *self._tell(MAX_PAYLOAD, times=times)])
 
     def explain(self, what: str) -> str:
         """A failure's text: what went wrong, and the end of the conversation."""
-        lines = self.transcript().splitlines()
-        heading = f"WebSocket {self.path}, conversation so far:"
-        if not lines:
-            heading = f"WebSocket {self.path}, nothing was said so far"
-        elif len(lines) > SHOWN_LINES:
-            lines = [f"… {len(lines) - SHOWN_LINES} lines before", *lines[-SHOWN_LINES:]]
-        return "\n  ".join([f"{what}\n{heading}", *(_shorten(line) for line in lines)])
+        if not self._lines:
+            return f"{what}\nWebSocket {self.path}, nothing was said so far"
+        lines = self._tell(SHOWN_PAYLOAD)
+        before = len(lines) - SHOWN_LINES
+        if before > 0:
+            before += self._forgotten
+            lines = [f"… {before} lines before", *lines[-SHOWN_LINES:]]
+        return "\n  ".join([f"{what}\nWebSocket {self.path}, conversation so far:", *lines])
+
+    def _tell(self, kept: int, *, times: bool = True) -> list[str]:
+        pings: dict[bytes, int] = {}
+        said = [f"{line.direction} {_describe(line, pings, kept)}" for line in self._lines]
+        if not times:
+            return said
+        return [f"{line.at:10.3f} {one}" for line, one in zip(self._lines, said, strict=True)]
 
 
-def _describe(line: _Line, pings: dict[bytes, int]) -> str:
-    frame, kept = line.what, MAX_PAYLOAD
+def _describe(line: _Line, pings: dict[bytes, int], kept: int) -> str:
+    frame = line.what
     if isinstance(frame, str):
         return frame
+    frame = frame._replace(payload=frame.payload[:kept])
     cut = f"… ({line.size} bytes)" if line.size > kept else ""
     rsv = f" rsv={frame.rsv}" if frame.rsv else ""
     more = rsv + ("" if frame.fin else " …")
@@ -98,15 +104,11 @@ def _describe(line: _Line, pings: dict[bytes, int]) -> str:
     return f"{name} {frame.payload!r}{cut}{more}"
 
 
-_KNOWN = frozenset(Opcode)
-
-
 def show(value: object) -> str:
     """A value as a failure shows it."""
-    return _shorten(repr(value))
-
-
-def _shorten(line: str) -> str:
-    if len(line) <= SHOWN_WIDTH:
-        return line
-    return f"{line[:SHOWN_WIDTH]}… ({len(line)} characters)"
+    if isinstance(value, (str, bytes)):
+        unit = "characters" if isinstance(value, str) else "bytes"
+        cut = f"… ({len(value)} {unit})" if len(value) > SHOWN_PAYLOAD else ""
+        return f"{value[:SHOWN_PAYLOAD]!r}{cut}"
+    text = repr(value)
+    return text if len(text) <= SHOWN_VALUE else f"{text[:SHOWN_VALUE]}…"

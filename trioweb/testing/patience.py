@@ -18,6 +18,19 @@ if TYPE_CHECKING:
 PATIENCE = 5.0
 
 
+def check_timeout(timeout: float) -> None:
+    """Raise for a timeout that is none.
+
+    Raises:
+        TypeError: no number.
+        ValueError: not positive.
+    """
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float):
+        raise TypeError(f"timeout={timeout!r} must be a number of seconds; math.inf for no end")
+    if math.isnan(timeout) or timeout <= 0:
+        raise ValueError(f"timeout={timeout!r} must be more than 0 seconds")
+
+
 @contextmanager
 def patience(timeout: float, explain: Callable[[str], str]) -> Generator[None]:
     """Bound a wait, and say what it was for.
@@ -28,7 +41,10 @@ def patience(timeout: float, explain: Callable[[str], str]) -> Generator[None]:
 
     Raises:
         trio.TooSlowError: it has not ended in time.
+        TypeError: the timeout is no number.
+        ValueError: it is not positive.
     """
+    check_timeout(timeout)
     with bounded(timeout) as scope:
         yield
     if scope.cancelled_caught:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from trioweb.testing.cookies import Cookies
 from trioweb.testing.outgoing import MISSING, build_outgoing
-from trioweb.testing.patience import PATIENCE, patience
+from trioweb.testing.patience import PATIENCE, check_timeout, patience
 from trioweb.testing.redirects import Journey
-from trioweb.testing.responses import Streaming, check_timeout
+from trioweb.testing.responses import Streaming
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

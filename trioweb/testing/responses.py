@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import io
-import math
 from collections import deque
 from dataclasses import dataclass, field
 from email.message import Message
@@ -216,19 +215,6 @@ class Streaming:
         await self._journey.aclose()
         if exc is None:
             self._journey.check_sent()
-
-
-def check_timeout(timeout: float) -> None:
-    """Raise for a timeout that is none.
-
-    Raises:
-        TypeError: no number.
-        ValueError: not positive.
-    """
-    if isinstance(timeout, bool) or not isinstance(timeout, int | float):
-        raise TypeError(f"timeout={timeout!r} must be a number of seconds; math.inf for no end")
-    if math.isnan(timeout) or timeout <= 0:
-        raise ValueError(f"timeout={timeout!r} must be more than 0 seconds")
 
 
 def _find_charset(headers: Headers) -> str:

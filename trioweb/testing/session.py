@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from trioweb.testing.conversation import SENT, Conversation, show
 from trioweb.testing.likeness import difference, is_same
 from trioweb.testing.patience import PATIENCE, bounded, patience
 from trioweb.testing.wire import Wire
+from trioweb.ws.encoding import MAX_CONTROL_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -158,10 +160,18 @@ class WebsocketSession:
 
         Returns:
             The round trip in seconds.
+
+        Raises:
+            ValueError: more than 125 bytes.
+            WebsocketClosed: the connection has ended.
+            trio.TooSlowError: it did not come in time.
         """
+        if len(data) > MAX_CONTROL_BYTES:
+            raise ValueError(f"a ping carries at most 125 bytes, not {len(data)}")
         began = trio.current_time()
         with self._patience("a pong", timeout), self._translated():
-            await self._connection.ping(data or None)
+            # Not trio-websocket's, which waits on when the connection has ended.
+            await self._wire.ping(data or os.urandom(4))
         return trio.current_time() - began
 
     # Receiving
@@ -200,12 +210,8 @@ class WebsocketSession:
             WebsocketClosed: the connection has ended and everything before was handed out.
             trio.TooSlowError: nothing came in time.
         """
-        with self._patience("a frame", timeout):
-            try:
-                frame = await self._wire.next_frame()
-            except trio.EndOfChannel:
-                self._has_seen_end = True
-                raise self._closed_error() from None
+        with self._patience("a frame", timeout), self._translated():
+            frame = await self._wire.next_frame()
         if not frame.is_control and frame.fin:
             self._skipped += 1
         if frame is self._wire.close_frame:
@@ -316,10 +322,15 @@ class WebsocketSession:
             raise AssertionError(self._explain(f"expected {what}, got {closed}")) from None
 
     async def _next_message(self) -> str | bytes:
-        while self._skipped:
-            await self._connection.get_message()
-            self._skipped -= 1
-        message: str | bytes = await self._connection.get_message()
+        try:
+            while self._skipped:
+                await self._connection.get_message()
+                self._skipped -= 1
+            message: str | bytes = await self._connection.get_message()
+        except ConnectionClosed:
+            # Told as soon as another task closes; how the connection ends is known later.
+            await self._wire.wait_ended()
+            raise
         frames = self._wire.frames
         while frames and (frames[0].is_control or not frames[0].fin):
             frames.popleft()
@@ -331,6 +342,8 @@ class WebsocketSession:
 
     async def close(self, code: int = 1000, reason: str = "", *, timeout: float = PATIENCE) -> None:
         """Close with a handshake, then the stream; a second time does nothing.
+
+        After ``stall`` and ``drop`` the answer could not be read, and only the stream is closed.
 
         Args:
             code: which is sent; any that fits into two bytes.
@@ -354,27 +367,6 @@ class WebsocketSession:
                     await self._connection.aclose(code, reason or None)
         finally:
             await self._wire.aclose()
-
-    async def leave(self, *, has_failed: bool) -> None:
-        """Close as a test does that has nothing more to say.
-
-        Args:
-            has_failed: say nothing of it, since the test failed already.
-
-        Raises:
-            AssertionError: the server had closed for an error, and the test did not look at it.
-        """
-        try:
-            await self._close(1000, "", PATIENCE)
-        except trio.TooSlowError:
-            if not has_failed:
-                raise
-        if has_failed or self._has_seen_end or self._is_deaf:
-            return
-        closed = self._closed_error()
-        if closed.code not in _QUIET_ENDS:
-            what = f"nobody looked at how the connection had ended: {closed}; expect_close() does"
-            raise AssertionError(self._explain(what))
 
     def abort(self) -> None:
         """Vanish without a Close, as by a reset."""
@@ -429,9 +421,33 @@ class WebsocketSession:
             if self._wire.close_frame is None and ours is not None and ours.code in _DISLIKES:
                 self._talk.add(SENT, f"(can't read what came: {ours.code} {ours.reason})")
             raise self._closed_error() from None
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
+        except (trio.BrokenResourceError, trio.ClosedResourceError, trio.EndOfChannel):
             self._has_seen_end |= by_test
             raise self._closed_error() from None
+
+
+async def leave(session: WebsocketSession, *, has_failed: bool) -> None:
+    """Close a session as a test does that has nothing more to say.
+
+    Args:
+        session: which is closed.
+        has_failed: say nothing of it, since the test failed already.
+
+    Raises:
+        AssertionError: the server had closed for an error, and the test did not look at it.
+    """
+    try:
+        await session._close(1000, "", PATIENCE)
+    except trio.TooSlowError:
+        if not has_failed:
+            raise
+    has_looked = has_failed or session._has_seen_end
+    if has_looked or session._is_deaf or session._wire.link.is_dropped:
+        return
+    closed = session._closed_error()
+    if closed.code not in _QUIET_ENDS:
+        what = f"nobody looked at how the connection had ended: {closed}; expect_close() does"
+        raise AssertionError(session._explain(what))
 
 
 async def run_websocket(

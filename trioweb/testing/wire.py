@@ -3,8 +3,8 @@
 Theory of operation. Bytes to be sent are queued, and a task of the wire writes them: whoever waits
 for that and is cancelled leaves a whole frame behind, which trio-websocket by itself does not. The
 frames of both directions go to the conversation; those that came wait for ``next_frame`` as well.
-trio-websocket is given whole frames, and no ping once it has said Close: it would crash over the
-pong that it can't send any more.
+Pings are answered here, and trio-websocket is given whole frames of the rest: it would crash over a
+ping that crosses its own Close.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ class Wire(trio.abc.Stream):
         self._is_open = False  # the handshake is over, on either side
         self._is_closing = False
         self._ours, self._theirs = FrameReader(), FrameReader()
+        self._pongs: set[bytes] = set()
         self._changed = trio.Event()
         self._has_ended = False
         # To be sent, and how many bytes were queued and written in all.
@@ -83,20 +84,44 @@ class Wire(trio.abc.Stream):
         self._conversation.add(SENT, frame)
         await self._put(frame.encode())
 
+    async def ping(self, data: bytes) -> None:
+        """Send a ping and wait for its pong.
+
+        Raises:
+            trio.EndOfChannel: the connection has ended.
+        """
+        self._pongs.discard(data)
+        await self.send_frame(Frame(Opcode.PING, data))
+        while data not in self._pongs:
+            if self._has_ended or self.close_frame is not None:
+                raise trio.EndOfChannel
+            await self._changed.wait()
+
+    def _pong(self, data: bytes) -> None:
+        frame = Frame(Opcode.PONG, data)
+        self._conversation.add(SENT, frame)
+        try:
+            self._queue_rest(frame.encode())
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # the next read says so
+
     async def _put(self, data: bytes) -> None:
         await trio.lowlevel.checkpoint()
-        if self._queued == self._written:
-            data = data[self.link.try_send(data) :]
-            if not data:
-                return
-        self._queue.append(data)
-        self._queued += len(data)
-        until = self._queued
-        self._change()
+        until = self._queue_rest(data)
         while self._written < until:
             if self._failure is not None:
                 raise self._failure("the connection was lost, or closed at this end")
             await self._changed.wait()
+
+    def _queue_rest(self, data: bytes) -> int:
+        """Write what the link takes now, and queue the rest; what will be written then in all."""
+        if self._queued == self._written:
+            data = data[self.link.try_send(data) :]
+        if data:
+            self._queue.append(data)
+            self._queued += len(data)
+            self._change()
+        return self._queued
 
     async def send_loop(self) -> None:
         """Write what is queued, until the link ends or the task is cancelled."""
@@ -163,8 +188,12 @@ class Wire(trio.abc.Stream):
             self.frames.append(frame)
             if frame.opcode == Opcode.CLOSE and self.close_frame is None:
                 self.close_frame = frame
-            if not (self._is_closing and frame.opcode == Opcode.PING):
+            elif frame.opcode == Opcode.PONG:
+                self._pongs.add(frame.payload)
+            if frame.opcode != Opcode.PING:
                 given += raw
+            elif not self._is_closing:
+                self._pong(frame.payload)
         self._change()
         return given
 
@@ -183,6 +212,11 @@ class Wire(trio.abc.Stream):
                 raise trio.EndOfChannel
             await self._changed.wait()
         return self.frames.popleft()
+
+    async def wait_ended(self) -> None:
+        """Wait until it is known how the connection has ended."""
+        while not self._has_ended and self.close_frame is None:
+            await self._changed.wait()
 
     async def aclose(self) -> None:
         """Close the link."""

@@ -270,7 +270,10 @@ def _checked(parse: Callable[[str], object]) -> Callable[[str], object]:
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
     if math.isnan(seconds) or seconds < 0:
         raise argparse.ArgumentTypeError(f"{text} is no number of seconds, 0 or more")
     return seconds
