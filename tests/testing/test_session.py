@@ -399,3 +399,16 @@ async def test_handlers_end_with_their_block(autojump_clock: MockClock) -> None:
         assert not client.connections
         assert diary == [*map(str, range(20)), "left", "cleaned up"]
         assert trio.current_time() == 0
+
+
+async def test_a_ping_that_crosses_our_close(autojump_clock: MockClock) -> None:
+    """trio-websocket can't answer it any more; the close is a clean one all the same."""
+    async with open_client(app, link=Link(latency=0.5)) as client:
+        async with client.websocket("/hush") as ws:
+            await trio.sleep(20.25 - trio.current_time())
+            await ws.close(4000)
+        assert [line.strip() for line in ws.transcript().splitlines()] == [
+            "20.250 > close 4000",
+            "21.000 < ping #1",
+            "21.250 < close 4000",
+        ]

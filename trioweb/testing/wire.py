@@ -33,12 +33,16 @@ class Wire(trio.abc.Stream):
     Attributes:
         frames: what has come, and nobody has taken.
         close_frame: the server's.
+        has_sent_close: whether trio-websocket has sent its own.
+        given_up: set when the wire was read to its end without trio-websocket.
     """
 
     def __init__(self, link: Link, conversation: Conversation) -> None:
         self.link = link
         self.frames: deque[Frame] = deque()
         self.close_frame: Frame | None = None
+        self.has_sent_close = False
+        self.given_up = trio.Event()
         self._conversation = conversation
         self._head = b""
         self._ours, self._theirs = FrameReader(), FrameReader()
@@ -60,6 +64,8 @@ class Wire(trio.abc.Stream):
         """Send trio-websocket's bytes; cancelled, they are sent all the same."""
         for frame in self._ours.feed(data):
             self._conversation.add(SENT, frame)
+            if frame.opcode == Opcode.CLOSE:
+                self.has_sent_close = True
         try:
             await self._put(bytes(data))
         except trio.BrokenResourceError:
@@ -147,6 +153,16 @@ class Wire(trio.abc.Stream):
             if frame.opcode == Opcode.CLOSE and self.close_frame is None:
                 self.close_frame = frame
         self._change()
+
+    async def read_to_end(self) -> None:
+        """Read until the server's Close, or the end, in place of trio-websocket."""
+        try:
+            while self.close_frame is None and await self.receive_some():
+                pass
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # that is an end, too
+        finally:
+            self.given_up.set()
 
     async def next_frame(self) -> Frame:
         """Wait for the next frame.
