@@ -102,9 +102,10 @@ def find_faults(examples: list[Example], directory: Path, *arguments: str) -> di
         cases = list(ElementTree.parse(report).getroot().iter("testcase"))
         for test in tests:
             said = [_failure(case) for case in cases if _module(case) == test.name]
-            wrong = [one for one in said if not _is_shown(one, test.failure)]
-            if wrong or not said:
-                faults[test.name] = "\n".join(wrong) or "it has no tests"
+            if not said:
+                faults[test.name] = "it has no tests"
+            elif wrong := [one for one in said if not _is_shown(one, test.failure)]:
+                faults[test.name] = "\n".join(wrong) or "it has passed"
     return faults
 
 
