@@ -103,6 +103,29 @@ async def test_silence_that_is_broken_fails(client: Client, autojump_clock: Mock
             await ws.expect_silence(1)
 
 
+@pytest.mark.parametrize(
+    ("got", "wanted", "unit", "index"),
+    [
+        ("x" * 2000, "x" * 1500 + "y" * 500, "characters", 1500),
+        (bytes(2000), bytes(501), "bytes", 501),
+    ],
+)
+async def test_pages_of_a_message_are_not_shown(
+    ws: WebsocketSession, got: str | bytes, wanted: str | bytes, unit: str, index: int
+) -> None:
+    """A failure tells how long they are, and where they differ."""
+    await ws.send(got)
+    with pytest.raises(AssertionError) as caught:
+        await ws.expect(wanted)
+    said = str(caught.value).partition("\n")[0]
+    assert said.startswith(f"expected {wanted[:500]!r}… ({len(wanted)} {unit}), got {got[:500]!r}…")
+    assert said.endswith(f"… (2000 {unit}); they differ at index {index}")
+    await ws.send(got)
+    with pytest.raises(AssertionError) as caught:
+        await ws.expect_silence(1)
+    assert str(caught.value).partition("\n")[0].endswith(f"… (2000 {unit})")
+
+
 async def test_a_wait_has_a_deadline_of_its_own(client: Client, autojump_clock: MockClock) -> None:
     """Shorter or longer than five seconds."""
     async with client.websocket("/late?seconds=60") as ws:

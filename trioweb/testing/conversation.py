@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from typing import NamedTuple
 
@@ -15,6 +16,8 @@ MAX_LINES = 10_000
 MAX_PAYLOAD = 4096
 # What a failure shows: lines, and characters of each.
 SHOWN_LINES, SHOWN_WIDTH = 40, 120
+# Characters of a message that a failure quotes.
+QUOTED_WIDTH = 500
 
 SENT, RECEIVED = ">", "<"
 
@@ -105,3 +108,20 @@ def _shorten(line: str) -> str:
     if len(line) <= SHOWN_WIDTH:
         return line
     return f"{line[:SHOWN_WIDTH]}… ({len(line)} characters)"
+
+
+def quote(message: str | bytes) -> str:
+    """A message as a failure quotes it: whole, unless that were pages of it."""
+    if len(message) <= QUOTED_WIDTH:
+        return repr(message)
+    unit = "characters" if isinstance(message, str) else "bytes"
+    return f"{message[:QUOTED_WIDTH]!r}… ({len(message)} {unit})"
+
+
+def contrast(wanted: str | bytes, got: str | bytes) -> str:
+    """Tell two messages apart: where they begin to differ, if that may not be seen."""
+    what = f"expected {quote(wanted)}, got {quote(got)}"
+    if type(wanted) is type(got) and max(len(wanted), len(got)) > QUOTED_WIDTH:
+        same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(wanted, got, strict=False))
+        what += f"; they differ at index {sum(1 for _ in same)}"
+    return what

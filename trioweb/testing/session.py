@@ -13,7 +13,7 @@ from trio_websocket import ConnectionClosed, ConnectionRejected, wrap_client_str
 from trioweb.errors import TrioWebError, WebsocketClosed
 from trioweb.http import jsoncodec
 from trioweb.http.headers import Headers
-from trioweb.testing.conversation import SENT, Conversation
+from trioweb.testing.conversation import SENT, Conversation, contrast, quote
 from trioweb.testing.likeness import difference, is_same
 from trioweb.testing.wire import Wire
 from trioweb.ws import wait_any
@@ -195,9 +195,9 @@ class WebsocketSession:
             AssertionError: another one came, or the connection has ended.
             trio.TooSlowError: nothing came in time.
         """
-        got = await self._recv_expected(repr(value), timeout)
+        got = await self._recv_expected(quote(value), timeout)
         if type(got) is not type(value) or got != value:
-            raise AssertionError(self._explain(f"expected {value!r}, got {got!r}"))
+            raise AssertionError(self._explain(contrast(value, got)))
 
     async def expect_json(
         self, value: Any = _MISSING, *, like: Any = _MISSING, timeout: float = PATIENCE
@@ -225,7 +225,8 @@ class WebsocketSession:
         try:
             decoded = jsoncodec.decode(got)
         except ValueError as exc:
-            raise AssertionError(self._explain(f"expected {wanted} as JSON, got {got!r}")) from exc
+            what = f"expected {wanted} as JSON, got {quote(got)}"
+            raise AssertionError(self._explain(what)) from exc
         if like is not _MISSING:
             found = difference(decoded, like)
             if found is not None:
@@ -256,7 +257,7 @@ class WebsocketSession:
                 what = f"expected close {code}, got {closed}"
                 raise AssertionError(self._explain(what)) from None
             return closed.reason
-        raise AssertionError(self._explain(f"expected close {code}, got {got!r}"))
+        raise AssertionError(self._explain(f"expected close {code}, got {quote(got)}"))
 
     async def expect_silence(self, seconds: float) -> None:
         """Wait so long, in which no message comes, and the connection does not end.
@@ -272,7 +273,7 @@ class WebsocketSession:
         try:
             with trio.move_on_after(seconds), self._translated():
                 got = await self._next_message()
-                what = f"expected {seconds:g} s of silence, got {got!r}"
+                what = f"expected {seconds:g} s of silence, got {quote(got)}"
                 raise AssertionError(self._explain(what))
         except WebsocketClosed as closed:
             what = f"expected {seconds:g} s of silence, got {closed}"
