@@ -126,6 +126,17 @@ async def test_pages_of_a_message_are_not_shown(
     assert str(caught.value).partition("\n")[0].endswith(f"… (2000 {unit})")
 
 
+async def test_what_is_no_message_is_refused(ws: WebsocketSession) -> None:
+    """With the method that would take it; and a message that is no JSON is shown."""
+    with pytest.raises(TypeError, match=r"send\(\) takes str or bytes, not \{'a': 1\}; send_json"):
+        await ws.send({"a": 1})  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"expect\(\) takes str or bytes, not 3; expect_json\(\)"):
+        await ws.expect(3)  # type: ignore[arg-type]
+    await ws.send("{")
+    with pytest.raises(ValueError, match=r"'\{' is no JSON: .*\n.* conversation so far:"):
+        await ws.recv_json()
+
+
 async def test_a_wait_has_a_deadline_of_its_own(client: Client, autojump_clock: MockClock) -> None:
     """Shorter or longer than five seconds."""
     async with client.websocket("/late?seconds=60") as ws:
@@ -386,6 +397,14 @@ async def test_a_dropped_cable_is_told_to_nobody(autojump_clock: MockClock) -> N
         assert len(client.connections) == 1
         await trio.sleep(60)
     assert ended == [70.0]
+
+
+async def test_a_cable_that_was_to_be_pulled_is_no_surprise(autojump_clock: MockClock) -> None:
+    """Whatever the server has done since: the test has asked for it."""
+    async with open_client(app) as client:
+        async with client.websocket("/hush", link=Link(drop_after=10)):
+            await trio.sleep(60)
+        assert client.connections == []
 
 
 async def test_a_stalled_client_can_go_on(autojump_clock: MockClock) -> None:

@@ -111,9 +111,11 @@ class WebsocketSession:
             timeout: seconds until the server must have taken it from the link.
 
         Raises:
+            TypeError: neither str nor bytes.
             WebsocketClosed: the connection has ended.
             trio.TooSlowError: it was not taken in time; it may be later.
         """
+        _check_message("send", data)
         with self._patience("the message to be taken", timeout), self._translated():
             await self._connection.send_message(data)
 
@@ -163,8 +165,16 @@ class WebsocketSession:
         return await self._recv("a message", timeout)
 
     async def recv_json(self, *, timeout: float = PATIENCE) -> Any:
-        """Receive the next message and decode it; otherwise as ``recv``."""
-        return jsoncodec.decode(await self.recv(timeout=timeout))
+        """Receive the next message and decode it; otherwise as ``recv``.
+
+        Raises:
+            ValueError: it is no JSON.
+        """
+        got = await self.recv(timeout=timeout)
+        try:
+            return jsoncodec.decode(got)
+        except ValueError as exc:
+            raise ValueError(self._explain(f"{quote(got)} is no JSON: {exc}")) from exc
 
     async def recv_frame(self, *, timeout: float = PATIENCE) -> Frame:
         """Receive the next frame, control frames too.
@@ -192,9 +202,11 @@ class WebsocketSession:
         """Receive the next message, which must be this one.
 
         Raises:
+            TypeError: neither str nor bytes.
             AssertionError: another one came, or the connection has ended.
             trio.TooSlowError: nothing came in time.
         """
+        _check_message("expect", value)
         got = await self._recv_expected(quote(value), timeout)
         if type(got) is not type(value) or got != value:
             raise AssertionError(self._explain(contrast(value, got)))
@@ -346,7 +358,7 @@ class WebsocketSession:
         except trio.TooSlowError:
             if not has_failed:
                 raise
-        if has_failed or self._has_seen_end or self._is_deaf:
+        if has_failed or self._has_seen_end or self._is_deaf or self._wire.link.is_dropped:
             return
         closed = self._closed_error()
         if closed.code not in _QUIET_ENDS:
@@ -409,6 +421,13 @@ class WebsocketSession:
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._has_seen_end = True
             raise self._closed_error() from None
+
+
+def _check_message(function: str, data: object) -> None:
+    if not isinstance(data, str | bytes):
+        raise TypeError(
+            f"{function}() takes str or bytes, not {data!r}; {function}_json() is for other values"
+        )
 
 
 async def run_websocket(
