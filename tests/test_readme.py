@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.docs.examples import Example, find_faults, read_examples
 from trioweb import TrioWeb, WebsocketClosed
 from trioweb.testing import Denied, open_client
 
@@ -19,6 +20,18 @@ if TYPE_CHECKING:
 README = Path(__file__).parents[1] / "README.md"
 
 
+def read_shown(section: str) -> str:
+    """A section's first program.
+
+    Args:
+        section: as its heading begins.
+    """
+    text = README.read_text(encoding="utf-8")
+    shown = re.search(rf"## {section}.*?```python\n(.*?)```", text, re.DOTALL)
+    assert shown is not None
+    return shown[1]
+
+
 def run_shown(section: str, **names: object) -> TrioWeb:
     """The application of a section's first program.
 
@@ -26,11 +39,8 @@ def run_shown(section: str, **names: object) -> TrioWeb:
         section: as its heading begins.
         names: what the program has from others.
     """
-    text = README.read_text(encoding="utf-8")
-    shown = re.search(rf"## {section}.*?```python\n(.*?)```", text, re.DOTALL)
-    assert shown is not None
     program = dict(names)
-    exec(shown[1], program)
+    exec(read_shown(section), program)
     app = program["app"]
     assert isinstance(app, TrioWeb)
     return app
@@ -120,6 +130,17 @@ async def test_messages_larger_than_memory() -> None:
             await ws.expect(sha256(bytes(5_000_000)).hexdigest())
         async with client.websocket("/count/3") as ws:
             await ws.expect("1\n2\n3\n")
+
+
+def test_testing(tmp_path: Path) -> None:
+    """The test that is shown passes for the chat room that is shown, and fails for another one."""
+    text = README.read_text(encoding="utf-8")
+    project = read_examples(text.partition("## Testing\n")[2].partition("\n## ")[0])
+    assert [one.name for one in project] == ["pyproject.toml", "test_room.py"]
+    room = read_shown("A chat room")
+    assert find_faults([Example("room.py", room), *project], tmp_path) == {}
+    other = Example("room.py", room.replace("{name}: {message}", "{message}"))
+    assert list(find_faults([other, *project], tmp_path)) == ["test_room.py"]
 
 
 def test_links_lead_somewhere() -> None:
