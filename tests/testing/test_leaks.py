@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -45,6 +46,12 @@ async def poll_shielded_deep() -> None:
         nursery.start_soon(poll_shielded)
         with trio.fail_after(3600, shield=True):
             await trio.sleep_forever()
+
+
+async def poll_in_a_shielded_nursery() -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.cancel_scope.shield = True
+        await trio.sleep_forever()
 
 
 # Tasks
@@ -94,7 +101,7 @@ async def test_a_task_of_an_http_handler(nursery: trio.Nursery) -> None:
             await client.get("/")
 
 
-@pytest.mark.parametrize("poll", [poll_shielded, poll_shielded_deep])
+@pytest.mark.parametrize("poll", [poll_shielded, poll_shielded_deep, poll_in_a_shielded_nursery])
 async def test_a_handler_that_shields_itself(poll: Any, autojump_clock: MockClock) -> None:
     """The test fails, and does not hang."""
     app = TrioWeb("wrong")
@@ -104,6 +111,7 @@ async def test_a_handler_that_shields_itself(poll: Any, autojump_clock: MockCloc
         await poll()
 
     said = await leave(app)
+    assert "1 thing has outlived" in said
     assert "the WebSocket / of the handler handler has ended, but not its handler" in said
     assert "opened at " in said
     assert "in leave; it waits at " in said
@@ -293,6 +301,28 @@ async def test_what_is_closed_in_time_is_no_leak(tmp_path: Path) -> None:
 
     async with open_client(app) as client, client.websocket("/") as ws:
         await ws.send("x")
+
+
+class Descriptor:
+    """Is part of a cycle, so that it is not closed before somebody looks for garbage."""
+
+    def __init__(self, path: Path) -> None:
+        self.number = os.open(path, os.O_RDONLY)
+        self.itself = self
+
+    def __del__(self) -> None:
+        os.close(self.number)
+
+
+async def test_what_only_waits_to_be_found_as_garbage_is_no_leak(tmp_path: Path) -> None:
+    app = TrioWeb("right")
+
+    @app.websocket("/")
+    async def handler(ws: Websocket) -> None:
+        Descriptor(tmp_path)
+
+    async with open_client(app) as client, client.websocket("/"):
+        pass
 
 
 # What the test itself does

@@ -167,23 +167,33 @@ async def test_one_connection_can_be_unlike_the_others(autojump_clock: MockClock
 
 
 async def test_a_cancelled_test_ends_at_once(autojump_clock: MockClock) -> None:
-    """With its handlers, and without a word about them."""
+    """With its handlers, without a word about them, and before the lifespan."""
     diary: list[str] = []
-    app = TrioWeb()
+
+    @asynccontextmanager
+    async def lifespan(app: TrioWeb) -> AsyncGenerator[None]:
+        try:
+            yield
+        finally:
+            diary.append("lifespan")
+
+    app = TrioWeb(lifespan=lifespan)
 
     @app.websocket("/")
     async def handler(ws: Websocket) -> None:
         try:
             await trio.sleep_forever()
         finally:
-            diary.append("ended")
+            with trio.CancelScope(shield=True):
+                await trio.sleep(0.5)
+            diary.append("handler")
 
     with trio.move_on_after(7) as scope:
         async with open_client(app) as client, client.websocket("/"):
             await trio.sleep_forever()
     assert scope.cancelled_caught
-    assert diary == ["ended"]
-    assert trio.current_time() == 7
+    assert diary == ["handler", "lifespan"]
+    assert trio.current_time() == 7.5
 
 
 async def test_a_crash_of_the_application_fails_the_test() -> None:

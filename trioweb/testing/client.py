@@ -186,11 +186,11 @@ class Client(Requests):
                 self.cookies.take(answered, target.path, host=target.host)
 
     async def _end(self, servings: Sequence[Serving]) -> None:
-        """Cancel handlers; what does not end fails the test when the client is left."""
+        """Cancel handlers; what does not end in time fails the test when the client is left."""
         for one in servings:
             one.cancel()
-        with bounded(PATIENCE):
-            for one in servings:
+        for one in servings:
+            with bounded(max(0, one.cancelled_at + PATIENCE - trio.current_time())):
                 await one.ended.wait()
         for one in servings:
             if not one.ended.is_set():
@@ -219,8 +219,7 @@ class Client(Requests):
             await settle()
         finally:
             with trio.CancelScope(shield=True):
-                # Those that were cancelled before have had their time.
-                await self._end([one for one in servings if not one.was_cancelled])
+                await self._end(servings)
                 for one in servings:
                     if not one.ended.is_set():
                         one.break_shields()

@@ -36,13 +36,13 @@ class Serving:
     Attributes:
         task: in which the handler runs; None before it has begun.
         ended: set at the end.
-        was_cancelled: whether ``cancel`` was called.
+        cancelled_at: when ``cancel`` was called first; infinity: it was not.
     """
 
     def __init__(self, app: TrioWeb, stream: Link, place: str) -> None:
         self.stream = stream
         self._place = place
-        self.was_cancelled = False
+        self.cancelled_at = math.inf
         self.task: trio.lowlevel.Task | None = None
         self.ended = trio.Event()
         self._app = app
@@ -60,7 +60,9 @@ class Serving:
 
     def cancel(self) -> None:
         """Cancel the handler, without the grace of a connection that has ended."""
-        self.was_cancelled = True
+        if self.cancelled_at < math.inf:
+            return
+        self.cancelled_at = trio.current_time()
         websocket = self._websocket()
         if websocket is None or websocket.open:
             self._scope.cancel(reason=_REASON)
