@@ -133,14 +133,15 @@ def _failure(case: ElementTree.Element) -> str:
 
 
 def _is_shown(failure: str, shown: str) -> bool:
-    """Whether a failure has these lines; those of a group have bars before them."""
+    """Whether a failure has these lines, each behind the same marks of pytest."""
     if not shown:
         return not failure
-    first, *rest = shown.splitlines()
+    wanted = shown.splitlines()
     lines = failure.splitlines()
     for index, line in enumerate(lines):
-        if line.lstrip(" |") == first:
-            bars = line.removesuffix(first)
-            if lines[index + 1 : index + 1 + len(rest)] == [f"{bars}{one}" for one in rest]:
+        mark = line.removesuffix(wanted[0])
+        if mark != line and not mark.strip(" |E"):
+            found = lines[index : index + len(wanted)]
+            if found == [f"{mark}{one}" for one in wanted]:
                 return True
     return False
