@@ -14,6 +14,8 @@ from trioweb.http import jsoncodec
 from trioweb.http.headers import Headers
 from trioweb.testing.conversation import SENT, Conversation
 from trioweb.testing.likeness import difference, is_same
+from trioweb.testing.responses import check_timeout
+from trioweb.testing.serving import settle
 from trioweb.testing.wire import Wire
 
 if TYPE_CHECKING:
@@ -60,7 +62,7 @@ class Denied(TrioWebError):
 class WebsocketSession:
     """One WebSocket of a test; ``client.websocket(path)`` opens it.
 
-    Every wait ends after ``timeout`` seconds of the clock in use, 5 by default, with
+    Every wait ends after ``timeout`` seconds, > 0, of the clock in use, 5 by default, with
     ``trio.TooSlowError``. Its text, and that of an expectation that is not met, shows the
     conversation so far. The session answers pings and the server's Close by itself.
 
@@ -262,13 +264,17 @@ class WebsocketSession:
         Pings and their pongs are no noise.
 
         Args:
-            seconds: of the clock in use, which a virtual one spends at once.
+            seconds: of the clock in use, which a virtual one spends at once; 0 waits until all
+                that goes on without time has gone on.
 
         Raises:
             AssertionError: something came.
         """
+        await settle()
+        # What has come must be found; a scope that expires at once would not let it be taken.
+        patience = PATIENCE if self._wire.has_news else seconds
         try:
-            with trio.move_on_after(seconds), self._translated():
+            with trio.move_on_after(patience), self._translated():
                 got = await self._next_message()
                 what = f"expected {seconds:g} s of silence, got {got!r}"
                 raise AssertionError(self._explain(what))
@@ -314,6 +320,7 @@ class WebsocketSession:
         Cancellation:
             The stream is closed all the same.
         """
+        check_timeout(timeout)
         self._has_seen_end = True
         await self._close(code, reason, timeout)
 
@@ -384,6 +391,7 @@ class WebsocketSession:
 
     @contextmanager
     def _patience(self, what: str, timeout: float) -> Generator[None]:
+        check_timeout(timeout)
         with trio.move_on_after(timeout) as scope:
             yield
         if scope.cancelled_caught:
