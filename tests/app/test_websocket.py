@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-import pytest
-
+from tests.app.conftest import denial
 from trioweb.app import TrioWeb
 from trioweb.errors import Unauthorized
 from trioweb.routing import Include, websocket
-from trioweb.testing import Denied, open_client
+from trioweb.testing import open_client
 
 if TYPE_CHECKING:
+    import pytest
+
     from trioweb.http import Request, Response
 
 
@@ -62,10 +63,7 @@ async def test_middleware_guards_and_parameters_come_before_accept() -> None:
 
     async with open_client(app) as client:
         for path, status in (("/1?tea=1", 418), ("/1?guarded=1", 403), ("/x", 400), ("/a/b", 404)):
-            with pytest.raises(Denied) as caught:
-                async with client.websocket(path):
-                    pass
-            assert caught.value.status == status
+            assert (await denial(client, path)).status == status
         async with client.websocket("/1") as ws:
             await ws.expect("1")
     assert seen == [418, 403, 400, 404, 101]
@@ -89,10 +87,8 @@ async def test_exceptions_before_and_after_accept(caplog: pytest.LogCaptureFixtu
         raise ValueError("secret")
 
     async with open_client(app) as client:
-        with pytest.raises(Denied) as caught:
-            async with client.websocket("/before"):
-                pass
-        assert (caught.value.status, caught.value.body) == (401, b"token?")
+        refused = await denial(client, "/before")
+        assert (refused.status, refused.body) == (401, b"token?")
         with caplog.at_level(logging.ERROR, "trioweb"):
             async with client.websocket("/after") as ws:
                 assert "secret" not in await ws.expect_close(1011)
@@ -109,8 +105,6 @@ async def test_denial_of_the_handler_is_not_a_crash(caplog: pytest.LogCaptureFix
         await ws.deny(409, "busy")
         await ws.accept()
 
-    with pytest.raises(Denied) as caught:
-        async with open_client(app) as client, client.websocket("/"):
-            pass
-    assert caught.value.status == 409
+    async with open_client(app) as client:
+        assert (await denial(client, "/")).status == 409
     assert not [one for one in caplog.records if one.levelno >= logging.ERROR]
