@@ -472,27 +472,27 @@ async def test_a_client_that_leaves_while_it_is_denied_is_closed(
         await decided.wait()
         await ws.deny()
 
-    async with app.lifetime():
+    async with open_client(app) as client:
         for _ in range(20):  # tasks have their turns in any order
             decided = trio.Event()
-            client, server = link_pair()
+            link = client.connect()
 
-            async def leave(client: Link = client, decided: trio.Event = decided) -> None:
+            async def leave(link: Link = link, decided: trio.Event = decided) -> None:
                 await decided.wait()
-                await client.send_eof()
+                await link.send_eof()
 
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(app.serve_stream, server)
-                await client.send_all(HANDSHAKE % b"/ws")
-                await trio.sleep(0.01)
+                await link.send_all(HANDSHAKE % b"/ws")
+                await wait_all_tasks_blocked()
                 nursery.start_soon(leave)
-                await trio.sleep(0.01)
+                await wait_all_tasks_blocked()
                 decided.set()
                 with trio.fail_after(5):
-                    while await client.receive_some(1000):
+                    while await link.receive_some():
                         pass
+            await wait_all_tasks_blocked()
             with pytest.raises(trio.ClosedResourceError):
-                server.try_receive(1)
+                link.other.try_receive(1)
 
 
 async def test_a_refusal_at_the_drains_end_waits_for_nobody(autojump_clock: MockClock) -> None:
