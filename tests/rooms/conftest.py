@@ -1,4 +1,8 @@
-"""An application in its lifetime, with clients over links that read only when a test says so."""
+"""An application in its lifetime, with clients over links that read only when a test says so.
+
+The application is run by the testing kit; its sessions read by themselves, and have tasks. A client
+here has none: there may be a thousand of them, which read between two steps of the server's.
+"""
 
 from __future__ import annotations
 
