@@ -400,10 +400,9 @@ async def test_websocket_that_is_lost_is_told_to_its_dependencies(
     async def handler(request: Any, ws: Websocket, opened: Log = Depends(log.opened)) -> None:
         await ws.recv()
 
-    async with open_client(app) as client:
-        async with client.websocket("/") as ws:
-            await wait_all_tasks_blocked()
-            ws.abort()
+    async with open_client(app) as client, client.websocket("/") as ws:
+        await wait_all_tasks_blocked()
+        ws.abort()
     assert log.lines == ["enter", WebsocketClosed.__name__, "leave"]
     assert errors(caplog) == []
 

@@ -280,8 +280,6 @@ async def open_stage(
     *,
     buffer: int = BUFFER,
     clients_leave: bool = True,
-    lifespan: Any = None,
-    routes: Sequence[Any] = (),
     **config: Any,
 ) -> AsyncGenerator[Stage]:
     """Run an application that serves WebSockets; at the end no room may be left.
@@ -289,11 +287,9 @@ async def open_stage(
     Args:
         buffer: bytes that a link holds in each direction.
         clients_leave: before the application is cancelled, and then there is no room already.
-        lifespan: the application's.
-        routes: more of them.
         config: what differs from the defaults.
     """
-    stage = Stage(TrioWeb(config=config, lifespan=lifespan, routes=routes), buffer)
+    stage = Stage(TrioWeb(config=config), buffer)
     async with stage.run(clients_leave=clients_leave):
         yield stage
 
