@@ -79,6 +79,16 @@ async def ws(client: Client) -> AsyncIterator[WebsocketSession]:
         yield ws
 
 
+async def test_what_the_client_dislikes_of_the_handshake_is_told() -> None:
+    """An extension that it has not offered by itself, say."""
+    config = {"WEBSOCKET_COMPRESSION": "deflate"}
+    offer = {"Sec-WebSocket-Extensions": "permessage-deflate"}
+    async with open_client(app, config=config) as client:
+        with pytest.raises(WebsocketClosed, match="unrecognized extension permessage-deflate"):
+            async with client.websocket("/echo", headers=offer):
+                pass
+
+
 # Expectations
 
 

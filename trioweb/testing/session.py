@@ -464,8 +464,12 @@ async def _raise_refusal(group: BaseExceptionGroup[BaseException], link: Link) -
     if isinstance(failure, WebsocketClosed):
         raise failure from None
     if isinstance(failure, h11.LocalProtocolError):
-        # How trio-websocket takes an answer that is no HTTP: it tries to refuse it.
-        raise WebsocketClosed(1006, "the answer to the handshake is no HTTP") from failure
+        # How trio-websocket takes an answer that it can't take: it tries to refuse it.
+        why: BaseException = failure
+        while why.__context__ is not None:
+            why = why.__context__
+        reason = f"the client can't take the answer to the handshake: {why}"
+        raise WebsocketClosed(1006, reason) from failure
     raise group
 
 
