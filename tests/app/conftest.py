@@ -1,4 +1,8 @@
-"""An application on a real loopback socket, and clients that may behave as badly as they like."""
+"""An application on a real loopback socket, and clients that may behave as badly as they like.
+
+What is here is below the testing kit on purpose: the kernel's resets and buffers are part of what
+these tests show, and so is what becomes of a ``serve`` that is cancelled.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,8 @@ import trio
 from wsproto import events
 from wsproto.connection import Connection as WsprotoConnection
 from wsproto.connection import ConnectionState, ConnectionType
+
+from trioweb import testing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -30,6 +36,14 @@ HANDSHAKE = (
     b"Sec-WebSocket-Version: 13\r\n"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 )
+
+
+async def denial(client: testing.Client, path: str = "/ws", **options: Any) -> testing.Denied:
+    """How the handshake is refused; accepting it fails the test."""
+    with pytest.raises(testing.Denied) as caught:
+        async with client.websocket(path, **options):
+            pass
+    return caught.value
 
 
 class Client:

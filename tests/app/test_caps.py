@@ -10,7 +10,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from tests.app.conftest import HANDSHAKE
+from tests.app.conftest import HANDSHAKE, denial
 from trioweb import OriginDenied, TooManyConnections, TrioWeb, Unauthorized, WebSocketException
 from trioweb.testing import Denied, Link, open_client
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from tests.app.conftest import Serving
     from trioweb import Request, Response, Websocket
-    from trioweb.testing.client import Client
 
     Serve = Callable[[TrioWeb], AbstractAsyncContextManager[Serving]]
 
@@ -49,14 +48,6 @@ def make_app(**config: Any) -> TrioWeb:
 ONE, OTHER = Link(client=("10.0.0.1", 50000)), Link(client=("10.0.0.2", 50000))
 
 
-async def denial(client: Client, path: str = "/ws", **options: Any) -> Denied:
-    """How the handshake is refused; accepting it fails the test."""
-    with pytest.raises(Denied) as caught:
-        async with client.websocket(path, **options):
-            pass
-    return caught.value
-
-
 async def test_one_too_many_is_refused_and_a_place_comes_back() -> None:
     """503 while the cap is reached; others are served on; the next one fits when one has left."""
     app = make_app(**{TOTAL: 2})
@@ -69,7 +60,6 @@ async def test_one_too_many_is_refused_and_a_place_comes_back() -> None:
             await first.expect("1")
             await second.send("2")
             await second.expect("2")
-        await wait_all_tasks_blocked()
         async with client.websocket("/ws") as third:
             await third.send("3")
             await third.expect("3")

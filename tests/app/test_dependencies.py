@@ -13,6 +13,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from tests.app.conftest import HANDSHAKE, denial
 from trioweb import (
     Depends,
     HTTPException,
@@ -23,8 +24,7 @@ from trioweb import (
     Websocket,
     WebsocketClosed,
 )
-from trioweb.http import Headers
-from trioweb.testing import Denied, open_client
+from trioweb.testing import open_client
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator
@@ -240,15 +240,14 @@ async def test_http_cancelled_while_made_and_while_handled(log: Log) -> None:
     async def handler(slow: None = Depends(slow)) -> None:
         await trio.sleep_forever()
 
-    async with app.lifetime():
-        for wait in (0, 1):
-            log.lines.clear()
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(app.handle, Request("GET", f"/?wait={wait}", Headers()))
-                await wait_all_tasks_blocked()
-                assert log.lines == ["enter"]
-                nursery.cancel_scope.cancel()
-            assert log.lines == ["enter", "Cancelled", "leave"]
+    for wait in (0, 1):
+        log.lines.clear()
+        # What the client leaves unfinished is cancelled.
+        async with open_client(app) as client, client.connect() as link:
+            await link.send_all(b"GET /?wait=%d HTTP/1.1\r\nHost: a\r\n\r\n" % wait)
+            await wait_all_tasks_blocked()
+            assert log.lines == ["enter"]
+        assert log.lines == ["enter", "Cancelled", "leave"]
     assert cleaned_in_time
 
 
@@ -327,15 +326,10 @@ async def test_websocket_dependency_denies_the_handshake(accept: Any, log: Log) 
 
     async with open_client(app) as client:
         for query, status in (("guarded=1", 403), ("token=right&n=x", 400)):
-            with pytest.raises(Denied) as denied:
-                async with client.websocket(f"/?{query}"):
-                    pass
-            assert denied.value.status == status
+            assert (await denial(client, f"/?{query}")).status == status
             assert log.lines == []
-        with pytest.raises(Denied) as denied:
-            async with client.websocket("/?token=wrong"):
-                pass
-        assert (denied.value.status, denied.value.body) == (418, b"wrong token")
+        denied = await denial(client, "/?token=wrong")
+        assert (denied.status, denied.body) == (418, b"wrong token")
         assert log.lines == ["enter", "user", "HTTPException", "leave"]
         log.lines.clear()
         async with client.websocket("/?token=right") as ws:
@@ -354,19 +348,14 @@ async def test_websocket_client_that_leaves_cancels_what_is_made(log: Log) -> No
     async def handler(request: Any, ws: Any, slow: None = Depends(slow)) -> None:
         raise AssertionError("nobody is there")
 
-    async with open_client(app) as client, trio.open_nursery() as nursery:
-
-        async def connect() -> None:
-            async with client.websocket("/"):
-                pass
-
-        nursery.start_soon(connect)
+    async with open_client(app) as client:
+        link = client.connect()  # a WebSocket of the kit would cancel the handler by itself
+        await link.send_all(HANDSHAKE % b"/")
         await wait_all_tasks_blocked()
         assert log.lines == ["enter"]
-        nursery.cancel_scope.cancel()  # the client closes its stream
-        with trio.CancelScope(shield=True), trio.fail_after(5):
-            await log.left.wait()
-    assert log.lines == ["enter", "Cancelled", "leave"]
+        await link.aclose()
+        await wait_all_tasks_blocked()
+        assert log.lines == ["enter", "Cancelled", "leave"]
 
 
 async def test_websocket_cleanup_runs_before_close(log: Log) -> None:
@@ -411,12 +400,9 @@ async def test_websocket_that_is_lost_is_told_to_its_dependencies(
     async def handler(request: Any, ws: Websocket, opened: Log = Depends(log.opened)) -> None:
         await ws.recv()
 
-    async with open_client(app) as client:
-        async with client.websocket("/") as ws:
-            await wait_all_tasks_blocked()
-            ws.abort()
-        with trio.fail_after(5):
-            await log.left.wait()
+    async with open_client(app) as client, client.websocket("/") as ws:
+        await wait_all_tasks_blocked()
+        ws.abort()
     assert log.lines == ["enter", WebsocketClosed.__name__, "leave"]
     assert errors(caplog) == []
 
@@ -503,10 +489,7 @@ async def test_websocket_that_could_not_be_opened_has_no_quiet_end(
     async def handler(request: Any, ws: Any, it: None = Depends(fails)) -> None: ...
 
     async with open_client(app) as client:
-        with pytest.raises(Denied) as denied:
-            async with client.websocket("/"):
-                pass
-    assert denied.value.status == 500
+        assert (await denial(client, "/")).status == 500
     (record,) = errors(caplog)
     assert record.exc_info is not None
     assert "has no answer" in str(record.exc_info[1])
@@ -565,9 +548,7 @@ async def test_overrides_while_the_application_runs() -> None:
         assert await served() == ("fake x", "fake x")
         app.dependency_overrides[real] = wrong
         assert (await client.get("/x")).status == 500
-        with pytest.raises(Denied) as denied:
-            await served()
-        assert denied.value.status == 500
+        assert (await denial(client, "/x/ws")).status == 500
         app.dependency_overrides.clear()
         assert await served() == ("real", "real")
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
+from tests.app.conftest import HANDSHAKE
 from trioweb.app import TrioWeb
 
 if TYPE_CHECKING:
@@ -31,14 +32,7 @@ CONCURRENT = 50
 # What a client that is refused has announced, and goes on writing.
 ANNOUNCED = 16 * 1024 * 1024
 PIECE = bytes(64 * 1024)
-HANDSHAKE = (
-    b"GET /ws HTTP/1.1\r\n"
-    b"Host: example.org\r\n"
-    b"Upgrade: websocket\r\n"
-    b"Connection: Upgrade\r\n"
-    b"Sec-WebSocket-Version: 13\r\n"
-    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-)
+WHOLE = HANDSHAKE % b"/ws"
 
 
 def make_app(**config: Any) -> TrioWeb:
@@ -224,10 +218,10 @@ async def test_clients_that_leave_during_the_handshake_leave_nothing(
         await trio.sleep_forever()
 
     targets = [b"/ws", b"/sleep", b"/unanswered", b"/ws?slow=1"]
-    whole = [HANDSHAKE.replace(b"/ws", target, 1) for target in targets]
-    prefixes = [HANDSHAKE[:size] for size in range(len(HANDSHAKE))] + whole
+    whole = [HANDSHAKE % target for target in targets]
+    prefixes = [WHOLE[:size] for size in range(len(WHOLE))] + whole
     # Before, within and behind a first frame, whether the 101 was read or not.
-    prefixes += [HANDSHAKE + b"\x81\x85maskhello"[:size] for size in range(1, 12)]
+    prefixes += [WHOLE + b"\x81\x85maskhello"[:size] for size in range(1, 12)]
     async with serve(app) as serving:
         assert b"200 OK" in await serving.get("/")
         await (await serving.open_websocket()).client.aclose()
@@ -298,7 +292,7 @@ async def half_a_body(serving: Serving) -> Client:
 
 async def half_a_head(serving: Serving) -> Client:
     client = serving.connect()
-    await client.send(HANDSHAKE[:50])
+    await client.send(WHOLE[:50])
     return client
 
 

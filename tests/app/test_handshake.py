@@ -9,10 +9,10 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from tests.app.conftest import HANDSHAKE
+from tests.app.conftest import HANDSHAKE, denial
 from trioweb import TrioWeb
 from trioweb.errors import WebsocketClosed
-from trioweb.testing import Denied, link_pair, open_client
+from trioweb.testing import link_pair, open_client
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,26 +20,7 @@ if TYPE_CHECKING:
     from trio.testing import MockClock
 
     from trioweb import Request, Response, Websocket
-    from trioweb.testing.client import Client
-    from trioweb.testing.link import Link
-
-
-async def denial(client: Client, path: str = "/ws", **options: Any) -> Denied:
-    """How the handshake is refused; accepting it fails the test."""
-    with pytest.raises(Denied) as caught:
-        async with client.websocket(path, **options):
-            pass
-    return caught.value
-
-
-async def read_head(link: Link) -> bytes:
-    """A response's head."""
-    received = b""
-    while b"\r\n\r\n" not in received:
-        data = await link.receive_some(65536)
-        assert data, f"the stream ended after {received!r}"
-        received += data
-    return received.partition(b"\r\n\r\n")[0]
+    from trioweb.testing import Link
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -187,15 +168,9 @@ async def test_the_101_carries_what_handler_and_middleware_add() -> None:
     async def handler(request: Request, ws: Websocket) -> None:
         await ws.accept(headers=[("Set-Cookie", "a=1"), ("Set-Cookie", "b=2"), ("X-Room", "7")])
 
-    async with open_client(app) as client:
-        link = client.connect()
-        await link.send_all(HANDSHAKE % b"/ws")
-        lines = (await read_head(link)).split(b"\r\n")
-        await link.aclose()
-    assert lines[0].startswith(b"HTTP/1.1 101 ")
-    for line in (b"Set-Cookie: a=1", b"Set-Cookie: b=2", b"X-Room: 7", b"X-Stamp: 1"):
-        assert line.lower() in [one.lower() for one in lines]
-    assert b"sec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo=" in [one.lower() for one in lines]
+    async with open_client(app) as client, client.websocket("/ws") as ws:
+        assert ws.headers.getall("set-cookie") == ["a=1", "b=2"]
+        assert (ws.headers["x-room"], ws.headers["x-stamp"]) == ("7", "1")
     assert seen == [(101, "7")]
 
 
@@ -234,13 +209,9 @@ async def test_a_header_that_would_split_the_101_is_refused_before_anything_is_s
             seen.append((type(error).__name__, ws.accepted, ws.open))
             raise
 
-    async with open_client(app) as client:
-        link = client.connect()
+    async with open_client(app) as client, client.connect() as link:
         await link.send_all(HANDSHAKE % b"/ws")
-        received = b""
-        while data := await link.receive_some(65536):
-            received += data
-        await link.aclose()
+        received = b"".join([data async for data in link])
     assert seen == [("ValueError", False, False)]
     assert received.startswith(b"HTTP/1.1 500 ")
     assert received.count(b"HTTP/1.1") == 1
@@ -303,11 +274,14 @@ async def test_a_get_without_upgrade_is_told_what_is_here() -> None:
         assert (answer.status, answer.headers["upgrade"]) == (426, "websocket")
         assert "WebSocket" in answer.text
         assert "\n" not in answer.text.strip()
-        link = client.connect()
-        await link.send_all(HANDSHAKE.replace(b"Version: 13", b"Version: 8") % b"/ws")
-        head = (await read_head(link)).lower()
-    assert head.startswith(b"http/1.1 426 ")
-    assert b"sec-websocket-version: 13" in head
+        handshake = {
+            "Upgrade": "websocket",
+            "Connection": "Upgrade",
+            "Sec-WebSocket-Version": "8",
+            "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+        }
+        answer = await client.get("/ws", headers=handshake)
+        assert (answer.status, answer.headers["sec-websocket-version"]) == (426, "13")
 
 
 # Time
@@ -394,7 +368,7 @@ async def test_a_handshake_that_comes_while_draining_is_503(path: bytes, sent: i
         await wait_all_tasks_blocked()
         app.shutdown()
         await link.send_all(head[sent:])
-        assert (await read_head(link)).startswith(b"HTTP/1.1 503 ")
+        assert (await link.receive_some()).startswith(b"HTTP/1.1 503 ")
 
 
 async def test_a_handshake_that_waits_when_the_drain_begins_is_503() -> None:
@@ -405,7 +379,7 @@ async def test_a_handshake_that_waits_when_the_drain_begins_is_503() -> None:
         await link.send_all(HANDSHAKE % b"/manual")
         await wait_all_tasks_blocked()
         app.shutdown()
-        assert (await read_head(link)).startswith(b"HTTP/1.1 503 ")
+        assert (await link.receive_some()).startswith(b"HTTP/1.1 503 ")
 
 
 @pytest.mark.parametrize(("path", "status"), [(b"/denied", b"403"), (b"/nowhere", b"503")])
@@ -435,7 +409,7 @@ async def test_a_refusal_that_takes_too_long_is_cut_off_by_the_drain(
         await wait_all_tasks_blocked()
         began = trio.current_time()
         app.shutdown()
-        assert (await read_head(link)).startswith(b"HTTP/1.1 %b " % status)
+        assert (await link.receive_some()).startswith(b"HTTP/1.1 %b " % status)
         assert trio.current_time() == began + 3
     cut_off = ["GET /nowhere was cut off by the shutdown"] if path == b"/nowhere" else []
     assert warnings(caplog) == cut_off
@@ -480,8 +454,7 @@ async def test_accept_while_the_handler_unwinds_is_too_late(
         elif end == "left":
             await theirs.aclose()
         if end != "left":
-            while data := await theirs.receive_some(65536):
-                received += data
+            received = b"".join([data async for data in theirs])
     assert refused == [(1006, False)]
     if end in ("drained", "timed out"):
         assert received.startswith(b"HTTP/1.1 503 ")
@@ -502,27 +475,27 @@ async def test_a_client_that_leaves_while_it_is_denied_is_closed(
         await decided.wait()
         await ws.deny()
 
-    async with app.lifetime():
+    async with open_client(app) as client:
         for _ in range(20):  # tasks have their turns in any order
             decided = trio.Event()
-            client, server = link_pair()
+            link = client.connect()
 
-            async def leave(client: Link = client, decided: trio.Event = decided) -> None:
+            async def leave(link: Link = link, decided: trio.Event = decided) -> None:
                 await decided.wait()
-                await client.send_eof()
+                await link.send_eof()
 
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(app.serve_stream, server)
-                await client.send_all(HANDSHAKE % b"/ws")
-                await trio.sleep(0.01)
+                await link.send_all(HANDSHAKE % b"/ws")
+                await wait_all_tasks_blocked()
                 nursery.start_soon(leave)
-                await trio.sleep(0.01)
+                await wait_all_tasks_blocked()
                 decided.set()
                 with trio.fail_after(5):
-                    while await client.receive_some(1000):
+                    while await link.receive_some():
                         pass
+            await wait_all_tasks_blocked()
             with pytest.raises(trio.ClosedResourceError):
-                server.try_receive(1)
+                link.other.try_receive(1)
 
 
 async def test_a_refusal_at_the_drains_end_waits_for_nobody(autojump_clock: MockClock) -> None:
@@ -542,4 +515,4 @@ async def test_a_refusal_at_the_drains_end_waits_for_nobody(autojump_clock: Mock
             await wait_all_tasks_blocked()
             app.shutdown()
         assert trio.current_time() - began == 2
-        assert (await read_head(client)).startswith(b"HTTP/1.1 503 ")
+        assert (await client.receive_some()).startswith(b"HTTP/1.1 503 ")

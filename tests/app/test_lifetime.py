@@ -13,7 +13,7 @@ from trio.testing import memory_stream_pair, wait_all_tasks_blocked
 
 from tests.app.conftest import HANDSHAKE
 from trioweb.app import TrioWeb
-from trioweb.testing import link_pair
+from trioweb.testing import link_pair, open_client
 from trioweb.ws.encoding import encode_close
 
 if TYPE_CHECKING:
@@ -22,11 +22,6 @@ if TYPE_CHECKING:
     from trioweb import Request, Websocket
 
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable")
-GET = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
-
-
-async def read_all(stream: trio.abc.ReceiveStream) -> bytes:
-    return b"".join([chunk async for chunk in stream])
 
 
 async def test_connections_run_in_the_lifespans_context() -> None:
@@ -52,11 +47,8 @@ async def test_connections_run_in_the_lifespans_context() -> None:
     async def index() -> str:
         return variable.get()
 
-    async with app.lifetime(), trio.open_nursery() as nursery:
-        client, server = memory_stream_pair()
-        nursery.start_soon(app.serve_stream, server)
-        await client.send_all(GET)
-        assert (await read_all(client)).endswith(b"from lifespan")
+    async with open_client(app) as client:
+        assert (await client.get("/")).text == "from lifespan"
     assert order == ["nursery cancelled", "lifespan left"]
 
 
@@ -70,8 +62,8 @@ async def test_serve_stream_enters_the_lifetime_by_itself() -> None:
     async with trio.open_nursery() as nursery:
         client, server = memory_stream_pair()
         nursery.start_soon(app.serve_stream, server)
-        await client.send_all(GET)
-        assert (await read_all(client)).endswith(b"alone")
+        await client.send_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert b"".join([data async for data in client]).endswith(b"alone")
 
 
 async def test_serve_tells_its_addresses_and_drains() -> None:
@@ -238,14 +230,12 @@ async def test_a_lifespan_may_serve_connections_itself(
 async def test_the_ticker_holds_nothing_that_has_ended() -> None:
     """Deadlines of a connection are a minute away when it ends; it goes at once all the same."""
     app = TrioWeb()
-    async with app.lifetime():
-        ours, theirs = link_pair()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(app.serve_stream, ours)
-            await theirs.send_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-            assert (await theirs.receive_some(65536)).startswith(b"HTTP/1.1 404 ")
+    async with open_client(app) as client:
+        async with client.connect() as link:
+            await link.send_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert (await link.receive_some()).startswith(b"HTTP/1.1 404 ")
             assert [alarm._sleeper for _, _, alarm in app.ticker._heap] != []
-            await theirs.aclose()
+        await wait_all_tasks_blocked()
         assert {alarm._sleeper for _, _, alarm in app.ticker._heap} == {None}
 
 
@@ -266,7 +256,5 @@ async def test_a_websocket_that_outlives_the_lifetime_is_closed(
             nursery.start_soon(app.serve_stream, ours)
             await theirs.send_all(HANDSHAKE % b"/ws")
             await trio.sleep(100)
-    received = b""
-    while data := await theirs.receive_some(65536):
-        received += data
+    received = b"".join([data async for data in theirs])
     assert received.endswith(encode_close(1001, "server is shutting down"))

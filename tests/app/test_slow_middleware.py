@@ -32,15 +32,12 @@ NO_WEBSOCKET = HANDSHAKE % b"/page"
 async def answer_to(app: TrioWeb, head: bytes) -> tuple[int, float]:
     """The status that a client gets, and after how many seconds its connection has ended."""
     async with open_client(app) as client:
-        link = client.connect()
         began = trio.current_time()
-        await link.send_all(head)
-        received = b""
-        with trio.fail_after(1000):
-            while data := await link.receive_some(65536):
-                received += data
-        took = trio.current_time() - began
-        await link.aclose()
+        async with client.connect() as link:
+            await link.send_all(head)
+            with trio.fail_after(1000):
+                received = b"".join([data async for data in link])
+            took = trio.current_time() - began
     version, status, _ = received.split(b" ", 2)
     assert version == b"HTTP/1.1"
     return int(status), took

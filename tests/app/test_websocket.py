@@ -1,42 +1,20 @@
-"""WebSockets through the application, with trio-websocket as the client."""
+"""WebSockets through the application."""
 
 from __future__ import annotations
 
 import logging
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-import pytest
-import trio
-from trio.testing import memory_stream_pair
-from trio_websocket import ConnectionClosed, ConnectionRejected, wrap_client_stream
-
+from tests.app.conftest import denial
 from trioweb.app import TrioWeb
 from trioweb.errors import Unauthorized
 from trioweb.routing import Include, websocket
+from trioweb.testing import open_client
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    import pytest
 
     from trioweb.http import Request, Response
-
-
-@asynccontextmanager
-async def connect(app: TrioWeb, path: str) -> AsyncGenerator[Any, None]:
-    """A client's connection; a refusal comes out of the client's nursery as it was raised."""
-    try:
-        async with app.lifetime(), trio.open_nursery() as nursery:
-            client, server = memory_stream_pair()
-            nursery.start_soon(app.serve_stream, server)
-            stream: Any = client  # typed for sockets, works on any stream
-            async with await wrap_client_stream(nursery, stream, "test", path) as connection:
-                yield connection
-            await client.aclose()
-    except BaseExceptionGroup as group:
-        leaf: BaseException = group
-        while isinstance(leaf, BaseExceptionGroup):
-            leaf = leaf.exceptions[0]
-        raise leaf from None
 
 
 async def test_app_routes_accept_by_themselves() -> None:
@@ -47,9 +25,9 @@ async def test_app_routes_accept_by_themselves() -> None:
         async for message in ws:
             await ws.send(f"{room}: {message}")
 
-    async with connect(app, "/ws/a") as ws:
-        await ws.send_message("x")
-        assert await ws.get_message() == "a: x"
+    async with open_client(app) as client, client.websocket("/ws/a") as ws:
+        await ws.send("x")
+        await ws.expect("a: x")
 
 
 async def test_module_routes_accept_themselves() -> None:
@@ -58,8 +36,9 @@ async def test_module_routes_accept_themselves() -> None:
         await websocket.accept()
         await websocket.send_text(room)
 
-    async with connect(TrioWeb(routes=[Include("/chat", [chat])]), "/chat/b") as ws:
-        assert await ws.get_message() == "b"
+    app = TrioWeb(routes=[Include("/chat", [chat])])
+    async with open_client(app) as client, client.websocket("/chat/b") as ws:
+        await ws.expect("b")
 
 
 async def test_middleware_guards_and_parameters_come_before_accept() -> None:
@@ -82,13 +61,11 @@ async def test_middleware_guards_and_parameters_come_before_accept() -> None:
     async def handler(request: Any, ws: Any, id: int) -> None:  # noqa: A002
         await ws.send(str(id))
 
-    for path, status in (("/1?tea=1", 418), ("/1?guarded=1", 403), ("/x", 400), ("/a/b", 404)):
-        with pytest.raises(ConnectionRejected) as caught:
-            async with connect(app, path):
-                pass
-        assert caught.value.status_code == status
-    async with connect(app, "/1") as ws:
-        assert await ws.get_message() == "1"
+    async with open_client(app) as client:
+        for path, status in (("/1?tea=1", 418), ("/1?guarded=1", 403), ("/x", 400), ("/a/b", 404)):
+            assert (await denial(client, path)).status == status
+        async with client.websocket("/1") as ws:
+            await ws.expect("1")
     assert seen == [418, 403, 400, 404, 101]
 
 
@@ -109,19 +86,12 @@ async def test_exceptions_before_and_after_accept(caplog: pytest.LogCaptureFixtu
     async def after(request: Any, ws: Any) -> None:
         raise ValueError("secret")
 
-    with pytest.raises(ConnectionRejected) as caught:
-        async with connect(app, "/before"):
-            pass
-    assert (caught.value.status_code, caught.value.body) == (401, b"token?")
-    with caplog.at_level(logging.ERROR, "trioweb"):
-        async with connect(app, "/after") as ws:
-            with pytest.raises(ConnectionClosed) as closed:
-                await ws.get_message()
-    assert closed.value.reason is not None
-    reason = closed.value.reason
-    assert reason is not None
-    assert reason.code == 1011
-    assert "secret" not in (reason.reason or "")
+    async with open_client(app) as client:
+        refused = await denial(client, "/before")
+        assert (refused.status, refused.body) == (401, b"token?")
+        with caplog.at_level(logging.ERROR, "trioweb"):
+            async with client.websocket("/after") as ws:
+                assert "secret" not in await ws.expect_close(1011)
     assert seen == ["Unauthorized", "ValueError"]
     assert len(caplog.records) == 1
 
@@ -135,8 +105,6 @@ async def test_denial_of_the_handler_is_not_a_crash(caplog: pytest.LogCaptureFix
         await ws.deny(409, "busy")
         await ws.accept()
 
-    with pytest.raises(ConnectionRejected) as caught:
-        async with connect(app, "/"):
-            pass
-    assert caught.value.status_code == 409
+    async with open_client(app) as client:
+        assert (await denial(client, "/")).status == 409
     assert not [one for one in caplog.records if one.levelno >= logging.ERROR]

@@ -44,7 +44,7 @@ async def test_vanished_member_is_announced(load_example: LoadExample) -> None:
         client.websocket("/ws/chat/tea?name=Bob") as bob,
     ):
         for _ in range(2):
-            assert (await ada.recv_json())["type"] == "joined"
+            await ada.expect_json(like={"type": "joined"})
         bob.abort()
         await ada.expect_json({"type": "left", "name": "Bob", "people": ["Ada"]})
 
@@ -56,21 +56,21 @@ async def test_nonsense_is_answered_to_its_sender_only(
     """What is not a message is told to who sent it, and the chat goes on."""
     app = load_example("chat").app
     async with open_client(app) as client, client.websocket("/ws/chat/tea?name=Ada") as ada:
-        assert (await ada.recv_json())["type"] == "joined"
+        await ada.expect_json(like={"type": "joined"})
         await ada.send(message)
-        assert "error" in await ada.recv_json()
+        await ada.expect_json(like={"error": str})
         await ada.send_json({"text": "fine"})
-        assert (await ada.recv_json())["text"] == "fine"
+        await ada.expect_json(like={"text": "fine"})
 
 
 async def test_blank_lines_are_ignored_and_long_ones_cut(load_example: LoadExample) -> None:
     """What the page would not send is no reason to answer."""
     app = load_example("chat").app
     async with open_client(app) as client, client.websocket("/ws/chat/tea?name=Ada") as ada:
-        assert (await ada.recv_json())["type"] == "joined"
+        await ada.expect_json(like={"type": "joined"})
         await ada.send_json({"text": " "})
         await ada.send_json({"text": "x" * 5000})
-        assert (await ada.recv_json())["text"] == "x" * 4000
+        await ada.expect_json(like={"text": "x" * 4000})
 
 
 async def test_slow_member_holds_nobody_up(
@@ -78,22 +78,20 @@ async def test_slow_member_holds_nobody_up(
 ) -> None:
     """Who reads nothing is sent away; the others get every message meanwhile."""
     app = load_example("chat").app
-    app.config.WEBSOCKET_SEND_QUEUE_BYTES = 1024
-    # How long the goodbye may take: below the 5 s that each wait of the kit lasts.
-    app.config.WEBSOCKET_TIMEOUT = 2
     async with (
-        open_client(app) as client,
+        open_client(app, config={"WEBSOCKET_SEND_QUEUE_BYTES": 1024}) as client,
         client.websocket("/ws/chat/tea?name=Ada") as ada,
         client.websocket("/ws/chat/tea?name=Sloth") as sloth,
     ):
         for _ in range(2):
-            assert (await ada.recv_json())["type"] == "joined"
+            await ada.expect_json(like={"type": "joined"})
         sloth.stall()
         # More than the connection to the sloth and four times its bound hold.
         texts = [f"{number} " + "x" * 2000 for number in range(50)]
         for text in texts:
             await ada.send_json({"text": text})
-        events = [await ada.recv_json() for _ in range(51)]
+        # The goodbye that the sloth does not read may take WEBSOCKET_TIMEOUT.
+        events = [await ada.recv_json(timeout=60) for _ in range(51)]
         assert [event["text"] for event in events if event["type"] == "chat"] == texts
         assert {"type": "left", "name": "Sloth", "people": ["Ada"]} in events
 

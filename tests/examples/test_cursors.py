@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
-from trioweb.http import Headers
 from trioweb.testing import Link, open_client
-from trioweb.testing.session import run_websocket
 
 if TYPE_CHECKING:
     from tests.examples.conftest import LoadExample
-    from trioweb.testing.session import WebsocketSession
+    from trioweb.testing import WebsocketSession
 
 
 async def next_of(ws: WebsocketSession, kind: str) -> Any:
@@ -93,24 +91,21 @@ async def test_slow_browser_gets_the_newest_of_each(
     """What a browser did not read in time is replaced by what is newer, and never piles up."""
     app = load_example("cursors").app
     async with (
-        open_client(app, link=Link(buffer=1024)) as client,
+        open_client(app) as client,
         client.websocket("/ws/boards/a") as ada,
-        trio.open_nursery() as nursery,
+        client.websocket("/ws/boards/a", link=Link(buffer=1024)) as sloth,
     ):
-        link = client.connect()
-        sloth = await nursery.start(run_websocket, link, "app.test", "/ws/boards/a", (), Headers())
         await next_of(sloth, "firefly")
-        link.stall()
+        sloth.stall()
         for step in range(201):
             await ada.send_json([step / 200, 1])
             await next_of(ada, "firefly")
-        link.resume()
+        sloth.resume()
         moves: list[list[float]] = []
         while moves[-1:] != [[1, 1]]:
             moves.append((await next_of(sloth, "moved"))["at"])
         assert moves == sorted(moves)
         assert len(moves) < 30  # what fits into the connection, and the newest
-        await sloth.close()
 
 
 async def test_firefly_is_caught(

@@ -17,6 +17,7 @@ import trio
 from tests.interop.app import make_app
 from tests.interop.clients.conversation import decode_message, encode_message
 from tests.interop.wire import open_relay
+from trioweb.testing import open_server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
@@ -195,10 +196,8 @@ def serve(drivers: dict[str, Driver], client: str) -> Serve:
         app = make_app(compression)
         with trio.fail_after(SECONDS):
             async with AsyncExitStack() as stack:
-                nursery = await stack.enter_async_context(trio.open_nursery())
-                stack.callback(nursery.cancel_scope.cancel)
-                addresses = await nursery.start(app.serve, "127.0.0.1", 0)
-                relay = await stack.enter_async_context(open_relay(addresses[0][:2]))
+                server = await stack.enter_async_context(open_server(app))
+                relay = await stack.enter_async_context(open_relay((server.host, server.port)))
                 yield Serving(app, relay, driver)
 
     return serve

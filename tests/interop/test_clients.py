@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.interop.app import MAX_SIZE
-from tests.interop.wire import CLOSE, PING, PONG
+from trioweb.testing import Opcode
 
 if TYPE_CHECKING:
     from tests.interop.conftest import Serve
@@ -57,7 +57,7 @@ async def test_the_server_answers_pings(serve: Serve) -> None:
         await peer.ping("hello?")
         await peer.send("after it")
         assert await peer.recv() == "after it"
-        pongs = [one for one in peer.wire.server.frames() if one.opcode == PONG]
+        pongs = [one for one in peer.wire.server.frames() if one.opcode == Opcode.PONG]
         assert [one.payload for one in pongs] == [b"hello?"]
 
 
@@ -66,8 +66,8 @@ async def test_the_client_answers_the_servers_pings(serve: Serve) -> None:
     async with serve() as serving, serving.open("/ping") as peer:
         await peer.send("answer me")
         assert await peer.recv() == "answer me"
-        assert [one.payload for one in peer.wire.server.frames() if one.opcode == PING] == [
-            one.payload for one in peer.wire.client.frames() if one.opcode == PONG
+        assert [one.payload for one in peer.wire.server.frames() if one.opcode == Opcode.PING] == [
+            one.payload for one in peer.wire.client.frames() if one.opcode == Opcode.PONG
         ]
 
 
@@ -80,8 +80,8 @@ async def test_the_client_closes(serve: Serve, code: int, reason: str) -> None:
         assert (await peer.close(code, reason))[0] == code
         await serving.become_idle()
         assert serving.app.ctx.ends == [(code, reason, "peer", True)]
-        closes = [one for one in peer.wire.server.frames() if one.opcode == CLOSE]
-        assert [one.payload[:2] for one in closes] == [code.to_bytes(2, "big")]
+        closes = [one for one in peer.wire.server.frames() if one.opcode == Opcode.CLOSE]
+        assert [one.close_code for one in closes] == [code]
 
 
 @pytest.mark.parametrize(("code", "reason"), [(1000, ""), (1013, ""), (4999, "tsch\u00fc\u00df")])

@@ -10,6 +10,7 @@ import pytest
 from tests.interop.app import MAX_SIZE
 from tests.interop.test_clients import CLIENTS, MESSAGES, UNICODE
 from tests.interop.test_streams import SENDS_FRAGMENTS
+from tests.interop.wire import RSV1
 
 if TYPE_CHECKING:
     from tests.interop.conftest import Peer, Serve
@@ -48,8 +49,8 @@ def sizes(direction: Direction) -> list[tuple[bool, int]]:
     is_first = True
     for frame in direction.data_frames():
         if is_first:
-            messages.append((frame.rsv1, 0))
-        assert is_first or not frame.rsv1
+            messages.append((frame.rsv == RSV1, 0))
+        assert is_first or not frame.rsv
         compressed, size = messages[-1]
         messages[-1] = compressed, size + len(frame.payload)
         is_first = frame.fin

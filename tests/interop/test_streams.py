@@ -11,6 +11,7 @@ import pytest
 
 from tests.interop.app import STREAM_SIZE
 from tests.interop.test_clients import CLIENTS, MESSAGES, UNICODE
+from tests.interop.wire import RSV1
 
 if TYPE_CHECKING:
     from tests.interop.conftest import Serve
@@ -50,8 +51,8 @@ async def test_a_message_in_fragments_arrives_whole(
         # A message is compressed or not as a whole, which its first frame says.
         starts = [one for one in frames if one.opcode]
         assert len(starts) == len(MESSAGES)
-        assert any(one.rsv1 for one in starts) == (compression is not None)
-        assert not any(one.rsv1 for one in frames if not one.opcode)
+        assert any(one.rsv == RSV1 for one in starts) == (compression is not None)
+        assert not any(one.rsv for one in frames if not one.opcode)
 
 
 @pytest.mark.parametrize("client", SENDS_FRAGMENTS)

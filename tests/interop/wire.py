@@ -6,25 +6,19 @@ What was negotiated, fragmented and compressed is read here, whatever a client l
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import trio
 
+from trioweb.testing.frame import FrameReader
+
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator
 
-CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
+    from trioweb.testing import Frame
 
-
-class Frame(NamedTuple):
-    fin: bool
-    rsv1: bool
-    opcode: int
-    payload: bytes
-
-    @property
-    def is_data(self) -> bool:
-        return self.opcode < CLOSE
+# Of the first frame of a message that is compressed (RFC 7692 §6).
+RSV1 = 0b100
 
 
 class Direction:
@@ -46,31 +40,11 @@ class Direction:
 
     def frames(self) -> list[Frame]:
         """Every frame that went by whole."""
-        return list(self._frames())
+        after_the_head = bytes(self.data.partition(b"\r\n\r\n")[2])
+        return [frame for frame, _ in FrameReader().feed(after_the_head)]
 
     def data_frames(self) -> list[Frame]:
-        return [frame for frame in self._frames() if frame.is_data]
-
-    def _frames(self) -> Iterator[Frame]:
-        data = memoryview(self.data.partition(b"\r\n\r\n")[2])
-        while len(data) >= 2:
-            first, second = data[:2]
-            size, start = second & 0x7F, 2
-            if size > 125:
-                start = 4 if size == 126 else 10
-                size = int.from_bytes(data[2:start], "big")
-            mask = b""
-            if second & 0x80:
-                mask = bytes(data[start : start + 4])
-                start += 4
-            payload = bytes(data[start : start + size])
-            if len(payload) < size:
-                return
-            if mask:
-                key = int.from_bytes((mask * (size // 4 + 1))[:size], "big")
-                payload = (int.from_bytes(payload, "big") ^ key).to_bytes(size, "big")
-            yield Frame(bool(first & 0x80), bool(first & 0x40), first & 0x0F, payload)
-            data = data[start + size :]
+        return [frame for frame in self.frames() if not frame.is_control]
 
 
 class Wire:

@@ -1,4 +1,8 @@
-"""An application in its lifetime, with clients over links that read only when a test says so."""
+"""An application in its lifetime, with clients over links that read only when a test says so.
+
+The application is run by the testing kit; its sessions read by themselves, and have tasks. A client
+here has none: there may be a thousand of them, which read between two steps of the server's.
+"""
 
 from __future__ import annotations
 
@@ -276,8 +280,6 @@ async def open_stage(
     *,
     buffer: int = BUFFER,
     clients_leave: bool = True,
-    lifespan: Any = None,
-    routes: Sequence[Any] = (),
     **config: Any,
 ) -> AsyncGenerator[Stage]:
     """Run an application that serves WebSockets; at the end no room may be left.
@@ -285,11 +287,9 @@ async def open_stage(
     Args:
         buffer: bytes that a link holds in each direction.
         clients_leave: before the application is cancelled, and then there is no room already.
-        lifespan: the application's.
-        routes: more of them.
         config: what differs from the defaults.
     """
-    stage = Stage(TrioWeb(config=config, lifespan=lifespan, routes=routes), buffer)
+    stage = Stage(TrioWeb(config=config), buffer)
     async with stage.run(clients_leave=clients_leave):
         yield stage
 

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
-from trio.testing import assert_no_checkpoints
+from trio.testing import assert_no_checkpoints, wait_all_tasks_blocked
 from wsproto.extensions import PerMessageDeflate
 
 from tests.rooms.conftest import idle, open_stage, sockets, staying_in
 from trioweb import BroadcastResult, TrioWeb, get
 from trioweb.http import jsoncodec
+from trioweb.testing import open_client
 from trioweb.ws.deflate import Compressors
 
 if TYPE_CHECKING:
@@ -191,13 +192,20 @@ async def test_an_http_handler_broadcasts_be_it_async_or_a_thread() -> None:
         result = trio.from_thread.run_sync(request.app.room("a").broadcast, "thread")
         return result._asdict()  # type: ignore[no-any-return]
 
-    async with open_stage(routes=[tell, tell_from_thread]) as stage:
-        peers = await stage.connect_all([staying_in("a")] * 2)
+    app = TrioWeb(routes=[tell, tell_from_thread])
+    app.add_websocket_route(staying_in("a"), "/")
+    async with (
+        open_client(app) as client,
+        client.websocket("/") as first,
+        client.websocket("/") as second,
+    ):
+        await wait_all_tasks_blocked()
         for path in ("async", "thread"):
-            answer = await stage.client.get(f"/{path}")
+            answer = await client.get(f"/{path}")
             assert answer.json() == {"sent": 2, "dropped": 0, "closed": 0}
-            await stage.settle()
-            assert [peer.take() for peer in peers] == [[path], [path]]
+            for ws in (first, second):
+                await ws.expect(path)
+                await ws.expect_silence(0)
 
 
 @pytest.mark.parametrize("members", [0, 2])
@@ -228,7 +236,7 @@ async def test_a_broadcast_straight_from_a_thread_is_an_error_that_says_what_to_
         assert [peer.take() for peer in peers] == [[]] * members
 
 
-async def test_the_lifespan_and_its_tasks_broadcast(mock_clock: trio.testing.MockClock) -> None:
+async def test_the_lifespan_and_its_tasks_broadcast(autojump_clock: trio.testing.MockClock) -> None:
     """Before anybody is there, from a task of app.nursery, and when all have left."""
     results: list[BroadcastResult] = []
 
@@ -244,12 +252,18 @@ async def test_the_lifespan_and_its_tasks_broadcast(mock_clock: trio.testing.Moc
         yield
         results.append(app.room("a").broadcast("nobody is left"))
 
-    async with open_stage(lifespan=lifespan, WEBSOCKET_PING_INTERVAL=None) as stage:
-        peers = await stage.connect_all([staying_in("a")] * 2)
-        for _ in range(2):
-            mock_clock.jump(60)
-            await stage.settle()
-            assert [peer.take() for peer in peers] == [["tick"], ["tick"]]
+    app = TrioWeb(lifespan=lifespan)
+    app.add_websocket_route(staying_in("a"), "/")
+    async with (
+        open_client(app) as client,
+        client.websocket("/") as first,
+        client.websocket("/") as second,
+    ):
+        for ws in (first, second):
+            for _ in range(2):
+                await ws.expect("tick", timeout=61)
+        assert trio.current_time() == 120
+        await second.expect_silence(59)
     nobody = BroadcastResult(0, 0, 0)
     both = BroadcastResult(2, 0, 0)
     assert results == [nobody, both, both, nobody]

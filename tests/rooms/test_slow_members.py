@@ -10,12 +10,15 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from tests.rooms.conftest import BUFFER, ROUTE, open_stage, sockets, staying_in
-from trioweb import BroadcastResult
+from trioweb import BroadcastResult, TrioWeb
+from trioweb.testing import Link, open_client
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractAsyncContextManager
 
     from tests.rooms.conftest import Peer, Stage
+    from trioweb.testing import Client
 
     TakeWarnings = Callable[[], list[logging.LogRecord]]
 
@@ -172,34 +175,49 @@ async def test_a_stalled_member_of_a_thousand_sees_one_message_for_each_key(
 # Time
 
 
+def open_room(**options: Any) -> AbstractAsyncContextManager[Client]:
+    """An application whose clients stay in room "a", over links as small as a stage's.
+
+    Args:
+        options: of ``join``, or in capitals of the config.
+    """
+    config = {key: options.pop(key) for key in list(options) if key.isupper()}
+    app = TrioWeb(config=config)
+    app.add_websocket_route(staying_in("a", **options), "/", name=ROUTE)
+    return open_client(app, link=Link(buffer=BUFFER))
+
+
 async def test_a_member_that_takes_nothing_is_disconnected_after_the_stall_time(
-    mock_clock: trio.testing.MockClock, take_warnings: TakeWarnings
+    autojump_clock: trio.testing.MockClock, take_warnings: TakeWarnings
 ) -> None:
-    """Long before its bound; others hear of it in the handler's farewell."""
-    async with open_stage(WEBSOCKET_PING_INTERVAL=None) as stage:
-        peers = await stage.connect_all([staying_in("a")] * 3)
-        room = stage.app.room("a")
-        peers[0].is_stalled = True
+    """Long before its bound; the others go on, and it hears why when it reads again."""
+    async with (
+        open_room(WEBSOCKET_PING_INTERVAL=None) as client,
+        client.websocket("/") as stalled,
+        client.websocket("/") as one,
+        client.websocket("/") as other,
+    ):
+        await wait_all_tasks_blocked()
+        room = client.app.room("a")
+        stalled.stall()
         for number in range(IN_LINK):
             room.broadcast(text(number))
-        await stage.settle()
-        mock_clock.jump(29)
-        await stage.settle()
+        await trio.sleep(29)
         assert room.broadcast(text("late")).sent == 3
-        mock_clock.jump(0.9)
-        await stage.settle()
-        assert peers[0].ws.open
+        await trio.sleep(0.9)
+        assert len(room.members) == 3
         assert take_warnings() == []
-        mock_clock.jump(0.2)
-        await stage.settle()
-        assert not peers[0].ws.open
+        await trio.sleep(0.2)
         assert len(room.members) == 2
         assert room.broadcast(text("rest")) == BroadcastResult(2, 0, 0)
         check_warning(take_warnings(), range(SIZE, 3 * SIZE))
-        peers[0].is_stalled = False
-        await stage.settle()
-        assert peers[0].close is not None
-        assert peers[0].close[0] == 1013
+        for ws in (one, other):
+            for word in (*range(IN_LINK), "late", "rest"):
+                await ws.expect(text(word))
+        stalled.resume()
+        for number in range(IN_LINK):
+            await stalled.expect(text(number))
+        await stalled.expect_close(1013)
 
 
 @pytest.mark.parametrize("policy", ["disconnect", "drop_oldest"])
@@ -236,34 +254,43 @@ async def test_a_slow_member_that_takes_something_now_and_then_stays(
 
 @pytest.mark.parametrize("policy", ["disconnect", "drop_oldest"])
 async def test_the_stall_time_ends_a_member_under_either_policy(
-    mock_clock: trio.testing.MockClock, take_warnings: TakeWarnings, policy: str
+    autojump_clock: trio.testing.MockClock, take_warnings: TakeWarnings, policy: str
 ) -> None:
-    async with open_stage(WEBSOCKET_SEND_QUEUE_BYTES=BOUND, WEBSOCKET_PING_INTERVAL=None) as stage:
-        (stalled,) = await stage.connect_all([staying_in("a", policy=policy)])
-        room = stage.app.room("a")
-        stalled.is_stalled = True
+    async with (
+        open_room(
+            WEBSOCKET_SEND_QUEUE_BYTES=BOUND, WEBSOCKET_PING_INTERVAL=None, policy=policy
+        ) as client,
+        client.websocket("/") as stalled,
+    ):
+        await wait_all_tasks_blocked()
+        stalled.stall()
         for number in range(2 * IN_LINK):
-            room.broadcast(text(number))
-        mock_clock.jump(31)
-        await stage.settle()
-        assert not stalled.ws.open
-        assert dict(stage.app.rooms) == {}
+            client.app.room("a").broadcast(text(number))
+        await trio.sleep(29.9)
+        assert list(client.app.rooms) == ["a"]
+        await trio.sleep(0.2)
+        assert dict(client.app.rooms) == {}
         check_warning(take_warnings(), range(BOUND, 4 * BOUND))
 
 
 async def test_a_member_whom_no_ping_reaches_is_gone(
-    mock_clock: trio.testing.MockClock, take_warnings: TakeWarnings
+    autojump_clock: trio.testing.MockClock, take_warnings: TakeWarnings
 ) -> None:
     """Though nothing waits for it; pings end a member under any policy."""
-    async with open_stage(ROOM_SLOW_POLICY="drop_oldest") as stage:
-        gone, well = await stage.connect_all([staying_in("a")] * 2)
-        gone.is_stalled = True
-        for _ in range(5):
-            mock_clock.jump(10)
-            await stage.settle()
-        assert sockets(stage.app.room("a")) == [well.ws]
-        assert gone.ws.close_info is not None
-        assert gone.ws.close_info.code == 1011
+    async with (
+        open_room(ROOM_SLOW_POLICY="drop_oldest") as client,
+        client.websocket("/") as gone,
+        client.websocket("/"),
+    ):
+        await wait_all_tasks_blocked()
+        first, second = client.connections
+        gone.stall()
+        await trio.sleep(39.9)
+        assert sockets(client.app.room("a")) == [first, second]
+        await trio.sleep(0.2)
+        assert sockets(client.app.room("a")) == [second]
+        assert first.close_info is not None
+        assert first.close_info.code == 1011
     assert take_warnings() == []  # it is not for being slow
 
 

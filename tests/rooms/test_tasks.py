@@ -85,7 +85,6 @@ async def test_task_lives_from_the_first_join_to_the_last_leave() -> None:
                 await wait_all_tasks_blocked()
                 assert diary.take() == []
                 assert len(app.room("tea").members) == 1
-            await wait_all_tasks_blocked()
             assert diary.take() == ["cancelled tea", "end tea"]
         async with client.websocket("/join/tea"):
             await wait_all_tasks_blocked()
@@ -173,7 +172,6 @@ async def test_rooms_of_one_pattern_have_lives_of_their_own() -> None:
     async with open_client(app) as client, client.websocket("/join/a"):
         async with client.websocket("/join/b"):
             await wait_all_tasks_blocked()
-        await wait_all_tasks_blocked()
         assert lines == ["start a", "start b", "end b"]
 
 
@@ -194,7 +192,6 @@ async def test_all_tasks_that_match_run() -> None:
                 assert diary.take() == ["start tea"]
                 assert returned == ["tea"] * times
                 assert len(app.room("tea").members) == 2
-            await wait_all_tasks_blocked()
             assert diary.take() == ["cancelled tea", "end tea"]
 
 
@@ -327,7 +324,6 @@ async def test_crash_closes_the_room_and_is_logged_once(caplog: pytest.LogCaptur
             for ws in (first, second):
                 await ws.expect("last words")
                 assert await ws.expect_close(1011) == "internal error"
-        await wait_all_tasks_blocked()
         assert diary.take() == ["start tea", "cancelled tea", "end tea"]
         assert list(app.rooms) == ["milk"]
         (record,) = errors(caplog)
@@ -518,7 +514,6 @@ async def test_task_registered_at_run_time_is_for_rooms_that_come_to_be() -> Non
             async with client.websocket("/join/tea"):
                 await wait_all_tasks_blocked()
                 assert diary.take() == []
-        await wait_all_tasks_blocked()
         async with client.websocket("/join/tea"):
             await wait_all_tasks_blocked()
             assert diary.take() == ["start tea"]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import trio.testing
-
 from trioweb.testing import open_client
 
 if TYPE_CHECKING:
@@ -25,7 +23,6 @@ async def test_client_is_answered_by_name(
             await ws.expect("Message from seven: hello")
             await ws.send("again")
             await ws.expect("Message from seven: again")
-        await trio.testing.wait_all_tasks_blocked()
         assert capsys.readouterr().out == "Client seven disconnected\n"
 
 
@@ -34,11 +31,11 @@ async def test_vanished_client_is_a_disconnect(
 ) -> None:
     """``except WebSocketDisconnect`` runs for a peer that sends no Close as well."""
     app = load_seed("ravyn_client").app
-    async with open_client(app) as client, client.websocket("/ws/8") as ws:
-        await ws.send("hello")
-        await ws.expect("Message from 8: hello")
-        ws.abort()
-        await trio.testing.wait_all_tasks_blocked()
+    async with open_client(app) as client:
+        async with client.websocket("/ws/8") as ws:
+            await ws.send("hello")
+            await ws.expect("Message from 8: hello")
+            ws.abort()
         assert capsys.readouterr().out == "Client 8 disconnected\n"
 
 
@@ -51,7 +48,6 @@ async def test_broadcast_reaches_everybody(load_seed: LoadSeed) -> None:
             await one.expect("Broadcast: hi")
             await two.expect("Broadcast: hi")
             assert len(seed.manager.active_connections) == 2
-        await trio.testing.wait_all_tasks_blocked()
         assert len(seed.manager.active_connections) == 1
         await one.send("still here")
         await one.expect("Broadcast: still here")

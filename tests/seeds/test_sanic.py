@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -95,7 +94,7 @@ async def test_chat_room_tells_joins_messages_and_leaves(load_seed: LoadSeed) ->
         await ada.expect_json(welcome)
         async with client.websocket("/ws/chat/tea") as bob:
             await bob.expect_json(welcome)
-            assert (await ada.recv_json())["type"] == "user_joined"
+            await ada.expect_json(like={"type": "user_joined"})
             await bob.send_json({"type": "chat", "message": "hi", "user": "Bob"})
             said = {"type": "chat", "message": "hi", "user": "Bob", "room": "tea"}
             await ada.expect_json(said)
@@ -104,12 +103,11 @@ async def test_chat_room_tells_joins_messages_and_leaves(load_seed: LoadSeed) ->
             await bob.expect_json({"type": "error", "message": "Invalid JSON format"})
 
             async with client.websocket("/ws/chat/other") as other:
-                assert (await other.recv_json())["room"] == "other"
+                await other.expect_json(like={"room": "other"})
                 rooms = (await client.get("/api/rooms")).json()
                 assert rooms == {"rooms": ["tea", "other"], "total_clients": 3}
             bob.abort()
-            assert (await ada.recv_json())["type"] == "user_left"
-    await trio.testing.wait_all_tasks_blocked()
+            await ada.expect_json(like={"type": "user_left"})
     assert seed.chat_rooms == {}
     assert seed.connected_clients == set()
 
@@ -120,11 +118,11 @@ async def test_stream_pushes_each_second_and_answers(
     """Data comes once a second while the client is answered in between."""
     app = load_seed("sanic_stream").app
     async with open_client(app) as client, client.websocket("/ws/data-stream") as ws:
-        assert (await ws.recv_json())["type"] == "connected"
-        assert (await ws.recv_json())["type"] == "data"
+        await ws.expect_json(like={"type": "connected"})
+        await ws.expect_json(like={"type": "data"})
         start = trio.current_time()
         await ws.send_json({"type": "ping"})
-        assert (await ws.recv_json())["type"] == "pong"
+        await ws.expect_json(like={"type": "pong"})
         await ws.send_json({"type": "subscribe", "sensor_id": "s7"})
         await ws.expect_json(
             {"type": "subscribed", "sensor_id": "s7", "message": "Subscribed to s7"}
@@ -132,7 +130,7 @@ async def test_stream_pushes_each_second_and_answers(
         await ws.send("nonsense")
         await ws.expect_json({"type": "error", "message": "Invalid message format"})
         for _ in range(3):
-            assert (await ws.recv_json())["sensor_id"] == "sensor_001"
+            await ws.expect_json(like={"sensor_id": "sensor_001"})
         assert 2 < trio.current_time() - start <= 3
 
 
@@ -144,7 +142,7 @@ async def test_stream_ends_with_its_client(
     async with open_client(app) as client:
         start = trio.current_time()
         async with client.websocket("/ws/data-stream") as ws:
-            assert (await ws.recv_json())["type"] == "connected"
+            await ws.expect_json(like={"type": "connected"})
         assert trio.current_time() - start < 1
 
 
@@ -169,16 +167,14 @@ async def test_secure_echoes_until_the_limit(
     seed = load_seed("sanic_secure")
     async with open_client(seed.app) as client:
         async with client.websocket(path, headers=headers) as ws:
-            assert json.loads(await ws.recv())["user"] == "testuser"
+            await ws.expect_json(like={"user": "testuser"})
             await ws.send("{")
             await ws.expect_json({"type": "error", "message": "Invalid JSON format"})
             for number in range(9):
                 await ws.send_json({"message": f"m{number}"})
-                answer = await ws.recv_json()
-                assert (answer["type"], answer["message"]) == ("message", f"m{number}")
+                await ws.expect_json(like={"type": "message", "message": f"m{number}"})
             await ws.send_json({"message": "too much"})
             await ws.expect_json(
                 {"type": "error", "message": "Rate limit exceeded. Please slow down."}
             )
-        await trio.testing.wait_all_tasks_blocked()
         assert seed.client_requests == {}

@@ -1,4 +1,7 @@
-"""Server: listeners, the drain, and connections that must not hurt each other."""
+"""Server: listeners, the drain, and connections that must not hurt each other.
+
+The testing kit needs a TrioWeb; this is the server alone.
+"""
 
 from __future__ import annotations
 

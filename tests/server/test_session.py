@@ -1,4 +1,7 @@
-"""Sessions: one connection's requests and answers, over memory streams."""
+"""Sessions: one connection's requests and answers, over memory streams.
+
+The testing kit needs a TrioWeb; this is the server alone.
+"""
 
 from __future__ import annotations
 

@@ -195,8 +195,8 @@ async def test_cleanup_that_takes_its_time_is_no_leak(autojump_clock: MockClock)
     async with open_client(app) as client:
         async with client.websocket("/"):
             pass
-        assert diary == ["handler", "task"]
-    assert diary == ["handler", "task", "app"]
+        assert sorted(diary) == ["handler", "task"]  # of one moment, in any order
+    assert diary[2:] == ["app"]
 
 
 # WebSockets, with what waits there

@@ -85,6 +85,16 @@ async def ws(client: Client) -> AsyncIterator[WebsocketSession]:
         yield ws
 
 
+async def test_what_the_client_dislikes_of_the_handshake_is_told() -> None:
+    """An extension that it has not offered by itself, say."""
+    config = {"WEBSOCKET_COMPRESSION": "deflate"}
+    offer = {"Sec-WebSocket-Extensions": "permessage-deflate"}
+    async with open_client(app, config=config) as client:
+        with pytest.raises(WebsocketClosed, match="unrecognized extension permessage-deflate"):
+            async with client.websocket("/echo", headers=offer):
+                pass
+
+
 # Expectations
 
 
@@ -107,6 +117,37 @@ async def test_silence_that_is_broken_fails(client: Client, autojump_clock: Mock
         await ws.expect("before")
         with pytest.raises(AssertionError, match=r"expected 1 s of silence, got .*4000"):
             await ws.expect_silence(1)
+
+
+async def test_silence_until_now(client: Client) -> None:
+    """No time at all is enough for what comes at once, and for what has come."""
+    async with client.websocket("/echo") as ws:
+        await ws.expect_silence(0)
+        await ws.send("x")
+        with pytest.raises(AssertionError, match=r"expected 0 s of silence, got 'x'\n"):
+            await ws.expect_silence(0)
+        await ws.send_frame(Frame(Opcode.TEXT, b"half of it", fin=False))
+        await ws.expect_silence(0)
+    async with client.websocket("/parts") as ws:
+        for _ in range(4):
+            await ws.recv_frame()
+        with pytest.raises(AssertionError, match="got b'third'"):
+            await ws.expect_silence(0)
+        await ws.expect_silence(0)
+    async with client.websocket("/close?code=4000") as ws:
+        await ws.expect("before")
+        with pytest.raises(AssertionError, match=r"expected 0 s of silence, got .*4000"):
+            await ws.expect_silence(0)
+
+
+async def test_no_time_to_wait_is_refused(ws: WebsocketSession) -> None:
+    """It would be over before what has come could be taken."""
+    await ws.send("x")
+    for wait in (ws.recv, ws.recv_json, ws.recv_frame, ws.expect_close, ws.close):
+        for timeout in (0, -1):
+            with pytest.raises(ValueError, match=f"timeout={timeout} must be more than 0"):
+                await wait(timeout=timeout)
+    await ws.expect("x")
 
 
 async def test_a_wait_has_a_deadline_of_its_own(client: Client, autojump_clock: MockClock) -> None:

@@ -1,4 +1,8 @@
-"""A WebSocket served over each of the three byte streams, with wsproto as its peer."""
+"""A WebSocket served over each of the three byte streams, with wsproto as its peer.
+
+This is below the testing kit on purpose: a connection by itself, over streams that the kit has not,
+and a peer that answers nothing by itself.
+"""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from tests.app.conftest import HANDSHAKE
 from tests.ws.conftest import Bench
 from trioweb import TrioWeb, Websocket
 from trioweb.errors import ProtocolError, WebsocketClosed
+from trioweb.testing import open_server
 from trioweb.ws.encoding import CLOSE, PING, TEXT, encode_frame
 
 MASK = b"\x01\x02\x03\x04"
@@ -196,12 +197,10 @@ async def test_a_client_that_talks_a_lot_and_leaves_before_accept_is_noticed() -
         finally:
             cancelled.set()
 
-    async with trio.open_nursery() as nursery:
-        addresses = await nursery.start(app.serve, "127.0.0.1", 0)
-        stream = await trio.open_tcp_stream(*addresses[0][:2])
+    async with open_server(app) as server:
+        stream = await trio.open_tcp_stream(server.host, server.port)
         await stream.send_all(HANDSHAKE % b"/" + frame(PING) * 20_000)
         await entered.wait()
         await stream.aclose()
         with trio.fail_after(10):
             await cancelled.wait()
-        nursery.cancel_scope.cancel()

@@ -145,17 +145,16 @@ class Lifetime:
     ) -> None:
         self._leaks.tasks.adopt()
         self._task = trio.lowlevel.current_task()
-        has_started = False
         try:
             with self._scope:
                 async with self._app.lifetime(lifespan=lifespan):
                     # It ends when its connections have, even if all is cancelled.
-                    self._scope.shield = has_started = True
+                    self._scope.shield = True
                     task_status.started(contextvars.copy_context())
                     await self._left.wait()
         except BaseException as exc:
-            if not has_started:
-                raise
+            if not self._left.is_set():
+                raise  # before its start, or what ends the process, and cancels the test
             self.error = exc
         finally:
             self._ended.set()

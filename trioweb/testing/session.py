@@ -15,7 +15,8 @@ from trioweb.http import jsoncodec
 from trioweb.http.headers import Headers
 from trioweb.testing.conversation import SENT, Conversation, show
 from trioweb.testing.likeness import difference, is_same
-from trioweb.testing.patience import PATIENCE, bounded, patience
+from trioweb.testing.patience import PATIENCE, bounded, check_timeout, patience
+from trioweb.testing.serving import settle
 from trioweb.testing.wire import Wire
 from trioweb.ws.encoding import MAX_CONTROL_BYTES
 
@@ -64,7 +65,7 @@ class Denied(TrioWebError):
 class WebsocketSession:
     """One WebSocket of a test; ``client.websocket(path)`` opens it.
 
-    Every wait ends after ``timeout`` seconds of the clock in use, 5 by default, with
+    Every wait ends after ``timeout`` seconds, > 0, of the clock in use, 5 by default, with
     ``trio.TooSlowError``. Its text, and that of an expectation that is not met, shows the
     conversation so far. The session answers pings and the server's Close by itself.
 
@@ -297,13 +298,17 @@ class WebsocketSession:
         Pings and their pongs are no noise.
 
         Args:
-            seconds: of the clock in use, which a virtual one spends at once.
+            seconds: of the clock in use, which a virtual one spends at once; 0 waits until all
+                that goes on without time has gone on.
 
         Raises:
             AssertionError: something came.
         """
+        await settle()
+        # What has come must be found; a scope that expires at once would not let it be taken.
+        waited = PATIENCE if self._wire.has_news else seconds
         try:
-            with bounded(seconds), self._translated():
+            with bounded(waited), self._translated():
                 got = await self._next_message()
                 what = f"expected {seconds:g} s of silence, got {show(got)}"
                 raise AssertionError(self._explain(what))
@@ -356,6 +361,7 @@ class WebsocketSession:
         Cancellation:
             The stream is closed all the same.
         """
+        check_timeout(timeout)
         self._has_seen_end = True
         await self._close(code, reason, timeout)
 
@@ -509,8 +515,12 @@ async def _raise_refusal(group: BaseExceptionGroup[BaseException], link: Link) -
     if isinstance(failure, WebsocketClosed):
         raise failure from None
     if isinstance(failure, h11.LocalProtocolError):
-        # How trio-websocket takes an answer that is no HTTP: it tries to refuse it.
-        raise WebsocketClosed(1006, "the answer to the handshake is no HTTP") from failure
+        # How trio-websocket takes an answer that it can't take: it tries to refuse it.
+        why: BaseException = failure
+        while why.__context__ is not None:
+            why = why.__context__
+        reason = f"the client can't take the answer to the handshake: {why}"
+        raise WebsocketClosed(1006, reason) from failure
     raise group
 
 

@@ -60,6 +60,12 @@ class Wire(trio.abc.Stream):
         """Whether the server has said 101."""
         return self._head.startswith(_UPGRADED)
 
+    @property
+    def has_news(self) -> bool:
+        """Whether a whole message or the end has come, and nobody has taken it."""
+        has_message = any(frame.fin and not frame.is_control for frame in self.frames)
+        return has_message or self._has_ended or self.close_frame is not None
+
     # Sending
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
