@@ -275,5 +275,5 @@ async def test_a_body_that_nobody_reads_on_is_closed(
             async for line in answer.iter_lines():
                 assert line == "news"
                 break
-        await trio.sleep(1)
+        await trio.sleep(1.5)
         assert diary == ["closed"]
