@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -13,6 +14,8 @@ from trioweb import TrioWeb, Websocket
 from trioweb.testing import clock, link_pair, open_client, serving
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
     from trio.testing import MockClock
 
 
@@ -173,3 +176,87 @@ async def test_much_work_in_one_moment_is_no_standstill(
             await ws.send(str(number))
             await ws.expect(str(number))
         await ws.expect_silence(3600)
+
+
+async def test_a_thread_that_waits_for_time_gets_real_time(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may call back, and wait there; then the clock is as it was."""
+    monkeypatch.setattr(clock, "HELD_STILL", 0.02)
+    app = TrioWeb("calling back")
+
+    @app.get("/")
+    def call_back() -> str:
+        trio.from_thread.run(trio.sleep, 0.05)
+        return "done"
+
+    async with open_client(app) as client:
+        assert (await client.get("/")).text == "done"
+        assert 0.05 <= trio.current_time() < 5
+        assert (autojump_clock.autojump_threshold, autojump_clock.rate) == (0, 0)
+
+
+async def test_a_thread_that_hangs_fails_the_test(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clock, "HELD_STILL", 0.02)
+    threaded = Threaded()
+    async with open_client(threaded.app) as client:
+        with pytest.raises(trio.TooSlowError, match=r"waited 0.05 s"):
+            await client.get("/", timeout=0.05)
+        threaded.may_end.set()
+
+
+async def test_blocks_of_real_time_overlap(autojump_clock: MockClock) -> None:
+    """Time is real until the last one is left."""
+    async with open_client(TrioWeb()) as client:
+        left = trio.Event()
+
+        async def leave_first() -> None:
+            with client.real_time():
+                await trio.sleep(0.01)
+            left.set()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(leave_first)
+            with client.real_time():
+                await left.wait()
+                await trio.sleep(0.01)
+    assert (autojump_clock.autojump_threshold, autojump_clock.rate) == (0, 0)
+
+
+async def test_silence_is_no_standstill(autojump_clock: MockClock, impatient: None) -> None:
+    """Nothing came, but no time has gone by either."""
+    async with open_client(make_spinning_app()) as client, client.websocket("/spin") as ws:
+        with pytest.raises(trio.TooSlowError, match=r"stood still .* for 3600 s of silence"):
+            await ws.expect_silence(3600)
+
+
+async def test_a_limiter_of_the_lifespan_holds_the_clock_too(autojump_clock: MockClock) -> None:
+    """It is the user's own again afterwards, with what was set meanwhile."""
+    own = trio.CapacityLimiter(2)
+
+    @asynccontextmanager
+    async def lifespan(app: TrioWeb) -> AsyncGenerator[None]:
+        app.limiter = own
+        yield
+
+    threaded = Threaded()
+    app = TrioWeb(lifespan=lifespan)
+    app.get("/")(threaded.compute)
+    async with open_client(app) as client, trio.open_nursery() as nursery:
+        nursery.start_soon(trio.sleep, 60)
+        nursery.start_soon(client.get, "/")
+        await trio.to_thread.run_sync(
+            threaded.has_begun.wait,
+            10,
+            limiter=app.limiter,  # type: ignore[arg-type]
+        )
+        await let_real_time_pass()
+        assert trio.current_time() == 0
+        limiter: Any = app.limiter
+        assert limiter.borrowed_tokens == 1
+        limiter.total_tokens = 3
+        threaded.may_end.set()
+    assert app.limiter is own
+    assert own.total_tokens == 3

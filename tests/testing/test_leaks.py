@@ -364,3 +364,61 @@ async def test_looking_can_be_left_out(nursery: trio.Nursery) -> None:
 
     async with open_client(app, check_leaks=False) as client, client.websocket("/"):
         pass
+
+
+# Other clients
+
+
+async def test_a_task_that_a_second_client_has_started(nursery: trio.Nursery) -> None:
+    """It is the first one's to find, who ends the application."""
+    app = TrioWeb("wrong")
+
+    @app.websocket("/")
+    async def handler(ws: Websocket) -> None:
+        app.nursery.start_soon(poll_forever)  # ends with the application
+        nursery.start_soon(poll_forever)
+
+    async def visit() -> None:
+        async with open_client(app), open_client(app) as second, second.websocket("/"):
+            pass
+
+    with pytest.raises(Leaked, match=r"1 thing has .*\n.*poll_forever, started at .* in handler"):
+        await visit()
+
+
+async def test_a_session_whose_cable_is_pulled_leaks_nothing(autojump_clock: MockClock) -> None:
+    """Though the closing handshake of the server has no answer."""
+    app = TrioWeb("right")
+
+    @app.websocket("/")
+    async def handler(ws: Websocket) -> None:
+        await ws.recv()
+        await ws.close(4000)
+
+    async with open_client(app) as client, client.websocket("/") as ws:
+        await ws.send("x")
+        ws.drop()
+        await trio.sleep(1)
+
+
+async def test_a_cancelled_block_waits_for_its_handler(autojump_clock: MockClock) -> None:
+    """Which hears of the end before it is cancelled."""
+    diary: list[object] = []
+    app = TrioWeb("right")
+
+    @app.websocket("/")
+    async def handler(ws: Websocket) -> None:
+        async for _ in ws:
+            pass
+        diary.append(ws.close_info and ws.close_info.code)
+        try:
+            await trio.sleep(1)
+        finally:
+            diary.append("cleaned up")
+
+    async with open_client(app) as client:
+        with trio.move_on_after(3):
+            async with client.websocket("/"):
+                await trio.sleep_forever()
+        assert diary == [1006, "cleaned up"]
+        assert client.connections == []

@@ -676,3 +676,64 @@ def test_any_frames_are_read_as_they_were_written(frames: list[Frame], size: int
         read += reader.feed(data[start : start + size])
     assert [frame for frame, _ in read] == frames
     assert b"".join(raw for _, raw in read) == data
+
+
+# More of sessions
+
+
+async def test_a_client_that_is_busy_elsewhere_is_not_slow(autojump_clock: MockClock) -> None:
+    """Messages are read as they come, however many, and pings are answered."""
+    ticking = TrioWeb("ticking")
+
+    @ticking.websocket("/")
+    async def tick(ws: Websocket) -> None:
+        number = 0
+        while True:
+            await trio.sleep(1)
+            number += 1
+            await ws.send(str(number))
+
+    async with open_client(ticking) as client, client.websocket("/") as ws:
+        await trio.sleep(3600.5)
+        for number in range(1, 3601):
+            await ws.expect(str(number))
+        assert (await ws.recv_frame()).payload == b"3601"
+
+
+async def test_a_wss_url_is_https_for_the_application(client: Client) -> None:
+    """Cookies that are for it alone are sent there, and kept."""
+    client.cookies.set("secret", "x", secure=True)
+    async with client.websocket("wss://app.test/echo"):
+        assert client.connections[0].request.scheme == "https"
+        assert client.connections[0].cookies == {"secret": "x"}
+    async with client.websocket("/echo"):
+        assert client.connections[0].cookies == {}
+
+
+@pytest.mark.parametrize("code", [999, 1004, 1005, 1006, 1015, 5000])
+async def test_codes_that_no_client_may_send(ws: WebsocketSession, code: int) -> None:
+    with pytest.raises(ValueError, match="can't be sent"):
+        await ws.close(code)
+    await ws.send_frame(Frame(Opcode.CLOSE, code.to_bytes(2, "big")))
+    await ws.expect_close(1002)
+
+
+async def test_one_subprotocol_is_a_list_of_one(client: Client) -> None:
+    with pytest.raises(TypeError, match="takes a list of names, not 'chat'"):
+        async with client.websocket("/echo", subprotocols="chat"):
+            pass
+
+
+async def test_a_handler_that_reads_nothing_can_be_left(autojump_clock: MockClock) -> None:
+    """Its inbox is full, so that it can't find our Close."""
+    full = TrioWeb("full", config={"WEBSOCKET_MAX_QUEUE": 2})
+
+    @full.websocket("/")
+    async def sleep(ws: Websocket) -> None:
+        await trio.sleep_forever()
+
+    async with open_client(full) as client:
+        async with client.websocket("/") as ws:
+            for _ in range(10):
+                await ws.send("x")
+        assert client.connections == []

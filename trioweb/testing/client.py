@@ -21,7 +21,13 @@ from trioweb.testing.leaks import LeakCheck
 from trioweb.testing.link import Link
 from trioweb.testing.patience import PATIENCE, bounded, patience
 from trioweb.testing.requests import Requests
-from trioweb.testing.running import Lifetime, changed, check_overrides, require_app
+from trioweb.testing.running import (
+    Lifetime,
+    changed,
+    check_overrides,
+    hold_clock_for_threads,
+    require_app,
+)
 from trioweb.testing.serving import Serving, settle
 from trioweb.testing.session import Denied, WebsocketSession, leave, run_websocket
 from trioweb.testing.targets import parse_target
@@ -108,7 +114,8 @@ class Client(Requests):
         """Open a WebSocket; when the block is left, close it with 1000 and end its handler.
 
         The handler gets what was sent, and may go on as long as it need not wait for time; then it
-        is cancelled, without WEBSOCKET_DISCONNECT_GRACE.
+        is cancelled, without WEBSOCKET_DISCONNECT_GRACE. It has ended when the block has, also
+        where that is cancelled, which ends the stream without a Close.
 
         Args:
             path: with its query, if any; or a URL, ``ws://other.test/x``, whose host the
@@ -127,16 +134,20 @@ class Client(Requests):
             AssertionError: at the end: the server has closed with another code than 1000 and
                 1001, or vanished, and nobody has looked at it.
         """
+        if isinstance(subprotocols, str):
+            raise TypeError(f"subprotocols= takes a list of names, not {subprotocols!r}")
         sent = Headers(headers)
         if origin is not None:
             sent["Origin"] = origin
         # A WebSocket's URL is that of the handshake, by another name (RFC 6455 §3).
         url = re.sub(r"^ws(s?)://", r"http\1://", path)
         target = parse_target(url, host=sent.pop("host", None))
-        cookies = self.cookies.header_for(target.path, host=target.host)
+        secure = target.scheme == "https"
+        cookies = self.cookies.header_for(target.path, host=target.host, secure=secure)
         if cookies and "cookie" not in sent:
             sent["Cookie"] = cookies
         ours = self.connect(link=link)
+        ours.other.scheme = target.scheme  # which it sees, as if TLS had been below
         serving = self._servings[ours.other]
         session: WebsocketSession | None = None
         failure: BaseException | None = None
@@ -147,15 +158,15 @@ class Client(Requests):
             failure = exc
             raise
         finally:
-            if isinstance(failure, trio.Cancelled):
-                serving.cancel()
             try:
-                if session is not None:
+                if session is not None and not isinstance(failure, trio.Cancelled):
                     await leave(session, has_failed=failure is not None)
             finally:
-                await ours.aclose()
-                await settle()
-                await self._end([serving])
+                # As a nursery waits for its tasks, cancelled or not.
+                with trio.CancelScope(shield=True):
+                    await ours.aclose()
+                    await settle()
+                    await self._end([serving])
 
     async def _open(
         self,
@@ -183,7 +194,8 @@ class Client(Requests):
             raise
         finally:
             if answered is not None:
-                self.cookies.take(answered, target.path, host=target.host)
+                secure = target.scheme == "https"
+                self.cookies.take(answered, target.path, host=target.host, secure=secure)
 
     async def _end(self, servings: Sequence[Serving]) -> None:
         """Cancel handlers; what does not end in time fails the test when the client is left."""
@@ -195,6 +207,14 @@ class Client(Requests):
         for one in servings:
             if not one.ended.is_set():
                 self._leaks.note(str(one))
+
+    async def settle(self) -> None:
+        """Let every task go as far as it comes without waiting for time, or for a thread.
+
+        A handler has done then what it does by itself. Where some task is busy all the time this
+        ends after a second of real time.
+        """
+        await settle()
 
     def shutdown(self) -> None:
         """Begin the application's drain, as SIGTERM does; see ``TrioWeb.shutdown``."""
@@ -266,17 +286,18 @@ async def open_client(
         raise TypeError(f"link= takes a Link, as in Link(buffer=1024), not {link!r}")
     leaks = LeakCheck(app)
     failure: BaseException | None = None
-    trio.lowlevel.add_instrument(leaks.tasks)
     lifetime = None if app.is_running else Lifetime(app, leaks)
     try:
         async with trio.open_nursery() as nursery:
             try:
                 with changed(app, config, overrides):
+                    hold_clock_for_threads(app)
                     context = contextvars.copy_context()
                     if lifetime is not None:
                         context = await lifetime.start(nursery, lifespan=lifespan)
                     try:
                         check_overrides(app, overrides or ())
+                        hold_clock_for_threads(app)  # its lifespan may have set another limiter
                         client = Client(app, nursery, link or Link(), leaks, context)
                         try:
                             yield client
@@ -293,7 +314,7 @@ async def open_client(
     except BaseExceptionGroup as group:
         failure = _choose(failure, group)
     finally:
-        trio.lowlevel.remove_instrument(leaks.tasks)
+        leaks.stop_watching()
     if lifetime is not None:
         failure = _choose_crash(failure, lifetime.error)
         leaks.look_at_tasks()

@@ -2,15 +2,17 @@
 
 Theory of operation. `trio.testing.MockClock` jumps when no task has anything to do. It does not
 see worker threads, nor what comes through real sockets; so whoever waits for those holds the
-clock meanwhile.
+clock meanwhile. And it can't jump while a task goes on without ever waiting. What waits for time
+would wait for ever then, so that somebody looks at a real clock beside it.
 """
 
 from __future__ import annotations
 
 import math
+import threading
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import trio
 import trio.testing
@@ -23,31 +25,37 @@ if TYPE_CHECKING:
 # Seconds of real time in which a virtual clock that nobody holds must move: more than any test has
 # to do in one moment of it.
 STANDSTILL = 30.0
+# Seconds of real time for which a thread may hold it: who computes longer may be waiting for time.
+HELD_STILL = 1.0
 _TURNS_BETWEEN_LOOKS = 256
+# Between two looks more time has passed where somebody sits in a debugger.
+_LONGEST_TURNS = 1.0
 
 
 class VirtualClock(trio.abc.Instrument):
     """A clock of Trio's that does not jump as long as anybody holds it.
-
-    It can't jump either while a task goes on without waiting, and what waits for time would wait
-    for ever; so somebody looks at a real one.
 
     Args:
         clock: a virtual one.
 
     Attributes:
         waits: scopes that are cancelled when it stands still, or at their moments of real time.
-        stands_still: whether it does, for `STANDSTILL` seconds and more.
     """
 
     def __init__(self, clock: trio.testing.MockClock) -> None:
         self.waits: dict[trio.CancelScope, float] = {}
-        self.stands_still = False
         self._clock = clock
-        self._holders = 0
-        self._threshold = math.inf
+        self._threshold = math.inf  # as it is while nobody holds the clock
+        self._rate = 0.0
+        self._holders = self._real_holders = 0
         self._turns = 0
-        self._seen = self._seen_at = -math.inf
+        self._seen = self._looked_at = -math.inf
+        self._stood_for = 0.0
+
+    @property
+    def stands_still(self) -> bool:
+        """Whether it has done so for `STANDSTILL` seconds of real time, though nobody holds it."""
+        return self._stood_for >= STANDSTILL
 
     def before_io_wait(self, timeout: float) -> None:
         """Trio's: a turn of the event loop is over."""
@@ -56,8 +64,10 @@ class VirtualClock(trio.abc.Instrument):
             return
         now, real = trio.current_time(), time.monotonic()
         if now != self._seen or self._holders:
-            self._seen, self._seen_at = now, real
-        self.stands_still = real - self._seen_at >= STANDSTILL
+            self._seen, self._stood_for = now, 0.0
+        else:
+            self._stood_for += min(real - self._looked_at, _LONGEST_TURNS)
+        self._looked_at = real
         for scope, moment in list(self.waits.items()):
             if self.stands_still or real >= moment:
                 scope.cancel(reason="the virtual clock stands still")
@@ -65,7 +75,7 @@ class VirtualClock(trio.abc.Instrument):
     def hold(self) -> None:
         """Let it not jump until ``release``."""
         if not self._holders:
-            self._threshold = self._clock.autojump_threshold
+            self._threshold, self._rate = self._clock.autojump_threshold, self._clock.rate
             self._clock.autojump_threshold = math.inf
         self._holders += 1
 
@@ -75,17 +85,27 @@ class VirtualClock(trio.abc.Instrument):
         if not self._holders:
             self._clock.autojump_threshold = self._threshold
 
+    def hold_really(self) -> None:
+        """Let it go on as real time does until ``release_really``."""
+        self.hold()
+        self._real_holders += 1
+        self._clock.rate = 1.0
+
+    def release_really(self) -> None:
+        """Let it go on as before when all who wanted real time have it no more."""
+        self._real_holders -= 1
+        if not self._real_holders:
+            self._clock.rate = self._rate
+        self.release()
+
     @contextmanager
     def real_time(self) -> Generator[None]:
-        """Let it go on as real time does."""
-        rate = self._clock.rate
-        self.hold()
-        self._clock.rate = 1.0
+        """A block in which it goes on as real time does."""
+        self.hold_really()
         try:
             yield
         finally:
-            self._clock.rate = rate
-            self.release()
+            self.release_really()
 
 
 _virtual_clock: trio.lowlevel.RunVar[VirtualClock] = trio.lowlevel.RunVar("trioweb_virtual_clock")
@@ -107,21 +127,60 @@ def virtual_clock() -> VirtualClock | None:
 class HoldingLimiter:
     """A limiter of threads that holds the clock while one of them runs.
 
+    A thread may wait for time itself, by ``trio.from_thread``, or for what another handler does
+    in time; so one that runs on gets real time. For all else it is the limiter that it holds for.
+
     Args:
         limiter: which bounds them.
         clock: held.
     """
 
     def __init__(self, limiter: Limiter, clock: VirtualClock) -> None:
-        self._limiter = limiter
-        self._clock = clock
+        self.__dict__.update(limiter=limiter, _clock=clock, _held={})
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.limiter, name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        setattr(self.limiter, name, value)
 
     async def acquire_on_behalf_of(self, borrower: object) -> None:
         """Wait for a place."""
-        await self._limiter.acquire_on_behalf_of(borrower)
-        self._clock.hold()
+        await self.limiter.acquire_on_behalf_of(borrower)
+        self._held[borrower] = _Hold(self._clock, trio.lowlevel.current_trio_token())
 
     def release_on_behalf_of(self, borrower: object) -> None:
         """Give the place back."""
+        self._held.pop(borrower).release()
+        self.limiter.release_on_behalf_of(borrower)
+
+
+class _Hold:
+    """What one thread holds: the clock, then real time."""
+
+    def __init__(self, clock: VirtualClock, token: trio.lowlevel.TrioToken) -> None:
+        self._clock = clock
+        self._token = token
+        self._is_over = self._is_real = False
+        self._timer = threading.Timer(HELD_STILL, self._time_is_up)
+        self._timer.daemon = True
+        clock.hold()
+        self._timer.start()
+
+    def release(self) -> None:
+        self._is_over = True
+        self._timer.cancel()
+        if self._is_real:
+            self._clock.release_really()
         self._clock.release()
-        self._limiter.release_on_behalf_of(borrower)
+
+    def _time_is_up(self) -> None:
+        try:
+            self._token.run_sync_soon(self._go_on)
+        except trio.RunFinishedError:
+            pass  # it outlives the test
+
+    def _go_on(self) -> None:
+        if not self._is_over:
+            self._is_real = True
+            self._clock.hold_really()

@@ -17,6 +17,8 @@ import tracemalloc
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import trio
+
 from trioweb.testing.tasks import TaskWatch
 from trioweb.ws.ending import State
 from trioweb.ws.websocket import connection_of
@@ -32,6 +34,10 @@ _DESCRIPTORS = next(
 )
 
 
+# Of the applications that run, since a second client's tasks are their first one's to find.
+_run_watches: trio.lowlevel.RunVar[dict[TrioWeb, TaskWatch]] = trio.lowlevel.RunVar("trioweb_tasks")
+
+
 class Leaked(AssertionError):
     """Something of the application has outlived its connections; says what, and who started it."""
 
@@ -43,7 +49,17 @@ class LeakCheck:
         self._app = app
         self._found: list[str] = []
         self._descriptors = open_descriptors()
-        self.tasks = TaskWatch()
+        watches = _watches()
+        self._is_first = app not in watches
+        self.tasks = watches.setdefault(app, TaskWatch())
+        if self._is_first:
+            trio.lowlevel.add_instrument(self.tasks)
+
+    def stop_watching(self) -> None:
+        """The application has ended, or goes on for another client, who watches its tasks."""
+        if self._is_first:
+            del _watches()[self._app]
+            trio.lowlevel.remove_instrument(self.tasks)
 
     def note(self, what: str) -> None:
         """Something is left."""
@@ -90,6 +106,15 @@ class LeakCheck:
         if failure is None:
             raise Leaked(text)
         failure.add_note(text)
+
+
+def _watches() -> dict[TrioWeb, TaskWatch]:
+    try:
+        return _run_watches.get()
+    except LookupError:
+        watches: dict[TrioWeb, TaskWatch] = {}
+        _run_watches.set(watches)
+        return watches
 
 
 def describe_websocket(ws: Websocket) -> str:

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 # Seconds, of the clock in use, after which every wait of the kit ends.
 PATIENCE = 5.0
+STOOD_STILL = (
+    f"the virtual clock has stood still for {STANDSTILL:g} s of real time, since some task goes on "
+    "and on without waiting for anything; waited"
+)
 
 
 def check_timeout(timeout: float) -> None:
@@ -48,8 +52,9 @@ def patience(timeout: float, explain: Callable[[str], str]) -> Generator[None]:
     with bounded(timeout) as scope:
         yield
     if scope.cancelled_caught:
+        begin = STOOD_STILL if is_standing_still() else f"waited {timeout:g} s"
         # Behind a wait that was cancelled there is nothing to be seen: the chain would be long.
-        raise trio.TooSlowError(explain(_begin(timeout))) from None
+        raise trio.TooSlowError(explain(begin)) from None
 
 
 @contextmanager
@@ -74,11 +79,7 @@ def bounded(timeout: float, *, really: float = math.inf) -> Generator[trio.Cance
             del clock.waits[scope]
 
 
-def _begin(timeout: float) -> str:
+def is_standing_still() -> bool:
+    """Whether waits are cancelled since a virtual clock does not go on."""
     clock = virtual_clock()
-    if clock is not None and clock.stands_still:
-        return (
-            f"the virtual clock has stood still for {STANDSTILL:g} s of real time, since some task "
-            "goes on and on without waiting for anything; waited"
-        )
-    return f"waited {timeout:g} s"
+    return clock is not None and clock.stands_still

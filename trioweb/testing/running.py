@@ -81,20 +81,28 @@ def changed(
     app.config.update(config or {})
     replaced = {key: app.dependency_overrides.get(key) for key in overrides or ()}
     app.dependency_overrides.update(overrides or {})
-    limiter, clock = app.limiter, virtual_clock()
-    if clock is not None:
-        app.limiter = HoldingLimiter(limiter, clock)
+    is_held = isinstance(app.limiter, HoldingLimiter)  # by another client of it
     try:
         yield
     finally:
-        app.limiter = limiter
+        # The test may have changed them as well.
+        for key in config or ():
+            if key in app.config:
+                del app.config[key]
+        app.config.update(kept)
         for function, former in replaced.items():
-            del app.dependency_overrides[function]
+            app.dependency_overrides.pop(function, None)
             if former is not None:
                 app.dependency_overrides[function] = former
-        for key in config or ():
-            del app.config[key]
-        app.config.update(kept)
+        if isinstance(app.limiter, HoldingLimiter) and not is_held:
+            app.limiter = app.limiter.limiter
+
+
+def hold_clock_for_threads(app: TrioWeb) -> None:
+    """Let an application's worker threads hold a virtual clock, by the limiter that it has now."""
+    clock = virtual_clock()
+    if clock is not None and not isinstance(app.limiter, HoldingLimiter):
+        app.limiter = HoldingLimiter(app.limiter, clock)
 
 
 class Lifetime:

@@ -78,7 +78,6 @@ async def open_server(app: TrioWeb) -> AsyncGenerator[LiveServer]:
     require_app(app, "open_server() was given")
     failure: BaseException | None = None
     leaks = LeakCheck(app)
-    trio.lowlevel.add_instrument(leaks.tasks)
 
     async def serve(*, task_status: ListeningStatus) -> None:
         leaks.tasks.adopt()
@@ -101,7 +100,7 @@ async def open_server(app: TrioWeb) -> AsyncGenerator[LiveServer]:
         if not isinstance(crash, trio.Cancelled):
             logger.error("the server of a test that failed had crashed", exc_info=crash)
     finally:
-        trio.lowlevel.remove_instrument(leaks.tasks)
+        leaks.stop_watching()
     leaks.look_at_tasks()
     leaks.report(failure)
     if failure is not None:

@@ -67,7 +67,9 @@ class Serving:
         if websocket is None or websocket.open:
             self._scope.cancel(reason=_REASON)
         else:
-            # As at the end of the grace: its own tasks are there for its cleanup.
+            # As at the end of the grace: its own tasks are there for its cleanup. A closing
+            # handshake that nobody will answer is not waited for.
+            connection_of(websocket).hurry()
             connection_of(websocket).cancel_handler(_REASON)
 
     def break_shields(self) -> None:
