@@ -260,3 +260,15 @@ async def test_a_limiter_of_the_lifespan_holds_the_clock_too(autojump_clock: Moc
         threaded.may_end.set()
     assert app.limiter is own
     assert own.total_tokens == 3
+
+
+async def test_a_clock_that_nobody_moves_fails_the_test(
+    mock_clock: MockClock, impatient: None
+) -> None:
+    """It does not jump by itself, and the test that could move it waits."""
+    async with open_client(make_spinning_app()) as client, client.websocket("/echo") as ws:
+        with pytest.raises(trio.TooSlowError, match="the virtual clock has stood still"):
+            await ws.recv()
+        await ws.send("x")
+        await ws.expect("x")
+        mock_clock.jump(5)

@@ -656,10 +656,9 @@ def test_frames_are_shown_as_what_they_are(frame: Frame, shown: str) -> None:
 
 @given(
     st.lists(
-        st.builds(
-            Frame,
+        st.tuples(
             st.integers(0, 15),
-            st.one_of(st.binary(max_size=200), st.sampled_from([bytes(126), bytes(70_000)])),
+            st.one_of(st.binary(max_size=200), st.sampled_from([126, 70_000])),
             st.booleans(),
             st.integers(0, 7),
         ),
@@ -667,10 +666,13 @@ def test_frames_are_shown_as_what_they_are(frame: Frame, shown: str) -> None:
     ),
     st.integers(1, 1000),
 )
-def test_any_frames_are_read_as_they_were_written(frames: list[Frame], size: int) -> None:
-    """However they are split."""
-    data = b"".join(frame.encode() for frame in frames)
+def test_any_frames_are_read_as_they_were_written(
+    parts: list[tuple[int, bytes | int, bool, int]], size: int
+) -> None:
+    """However they are split; a number stands for so many bytes."""
+    frames = [Frame(opcode, bytes(payload), fin, rsv) for opcode, payload, fin, rsv in parts]
     reader = FrameReader()
+    data = b"".join(frame.encode() for frame in frames)
     read = []
     for start in range(0, len(data), size):
         read += reader.feed(data[start : start + size])
@@ -697,7 +699,6 @@ async def test_a_client_that_is_busy_elsewhere_is_not_slow(autojump_clock: MockC
         await trio.sleep(3600.5)
         for number in range(1, 3601):
             await ws.expect(str(number))
-        assert (await ws.recv_frame()).payload == b"3601"
 
 
 async def test_a_wss_url_is_https_for_the_application(client: Client) -> None:

@@ -20,6 +20,7 @@ from trioweb.testing.clock import virtual_clock
 from trioweb.testing.leaks import LeakCheck
 from trioweb.testing.link import Link
 from trioweb.testing.patience import PATIENCE, bounded, patience
+from trioweb.testing.places import place_of_caller
 from trioweb.testing.requests import Requests
 from trioweb.testing.running import (
     Lifetime,
@@ -31,7 +32,6 @@ from trioweb.testing.running import (
 from trioweb.testing.serving import Serving, settle
 from trioweb.testing.session import Denied, WebsocketSession, leave, run_websocket
 from trioweb.testing.targets import parse_target
-from trioweb.testing.tasks import place_of_caller
 from trioweb.ws.websocket import connection_of
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ import trio
 import trio.testing
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
 
     from trioweb.app.application import Limiter
 
@@ -71,6 +71,23 @@ class VirtualClock(trio.abc.Instrument):
         for scope, moment in list(self.waits.items()):
             if self.stands_still or real >= moment:
                 scope.cancel(reason="the virtual clock stands still")
+
+    def set_alarm(self) -> threading.Timer | None:
+        """Let somebody look in a while, where only the test moves the clock, and may be waiting.
+
+        There are no turns of the event loop then, by which one could see that.
+        """
+        if self._holders or self._clock.rate or self._clock.autojump_threshold < math.inf:
+            return None
+        now, token = trio.current_time(), trio.lowlevel.current_trio_token()
+
+        def look() -> None:
+            if trio.current_time() == now and not self._holders:
+                self._stood_for = STANDSTILL
+                for scope in list(self.waits):
+                    scope.cancel(reason="the virtual clock stands still")
+
+        return _set_alarm(STANDSTILL, token, look)
 
     def hold(self) -> None:
         """Let it not jump until ``release``."""
@@ -155,30 +172,38 @@ class HoldingLimiter:
         self.limiter.release_on_behalf_of(borrower)
 
 
+def _set_alarm(
+    seconds: float, token: trio.lowlevel.TrioToken, wake: Callable[[], None]
+) -> threading.Timer:
+    """Call back into a run after some seconds of real time."""
+
+    def ring() -> None:
+        try:
+            token.run_sync_soon(wake)
+        except trio.RunFinishedError:
+            pass  # what it was for has outlived the test
+
+    alarm = threading.Timer(seconds, ring)
+    alarm.daemon = True
+    alarm.start()
+    return alarm
+
+
 class _Hold:
     """What one thread holds: the clock, then real time."""
 
     def __init__(self, clock: VirtualClock, token: trio.lowlevel.TrioToken) -> None:
         self._clock = clock
-        self._token = token
         self._is_over = self._is_real = False
-        self._timer = threading.Timer(HELD_STILL, self._time_is_up)
-        self._timer.daemon = True
         clock.hold()
-        self._timer.start()
+        self._alarm = _set_alarm(HELD_STILL, token, self._go_on)
 
     def release(self) -> None:
         self._is_over = True
-        self._timer.cancel()
+        self._alarm.cancel()
         if self._is_real:
             self._clock.release_really()
         self._clock.release()
-
-    def _time_is_up(self) -> None:
-        try:
-            self._token.run_sync_soon(self._go_on)
-        except trio.RunFinishedError:
-            pass  # it outlives the test
 
     def _go_on(self) -> None:
         if not self._is_over:

@@ -9,12 +9,7 @@ end, so that it fails the test without hiding another failure.
 from __future__ import annotations
 
 import gc
-import io
-import os
-import socket
 import sys
-import tracemalloc
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
@@ -24,14 +19,8 @@ from trioweb.ws.ending import State
 from trioweb.ws.websocket import connection_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from trioweb.app import TrioWeb
     from trioweb.ws.websocket import Websocket
-
-_DESCRIPTORS = next(
-    (place for place in (Path("/proc/self/fd"), Path("/dev/fd")) if place.is_dir()), None
-)
 
 
 # Of the applications that run, since a second client's tasks are their first one's to find.
@@ -48,7 +37,6 @@ class LeakCheck:
     def __init__(self, app: TrioWeb) -> None:
         self._app = app
         self._found: list[str] = []
-        self._descriptors = open_descriptors()
         watches = _watches()
         self._is_first = app not in watches
         self.tasks = watches.setdefault(app, TaskWatch())
@@ -82,12 +70,11 @@ class LeakCheck:
             self.note(str(started))
 
     def look_at_descriptors(self) -> None:
-        """What was opened meanwhile should be closed."""
-        if open_descriptors() <= self._descriptors:
-            return
-        gc.collect()  # what is garbage closes with it, and Python warns of that itself
-        for number in sorted(open_descriptors() - self._descriptors):
-            self.note(_describe_descriptor(number))
+        """What the application has opened should be closed."""
+        if self.tasks.openings.leaked():
+            gc.collect()  # what is garbage closes with it, and Python warns of that itself
+        for what in self.tasks.openings.leaked():
+            self.note(what)
 
     def report(self, failure: BaseException | None) -> None:
         """Raise what was found.
@@ -131,49 +118,6 @@ def describe_websocket(ws: Websocket) -> str:
         state = "is open" if ws.open else "has ended, but not its handler"
     rest = "".join(f"; {one}" for one in waiting)
     return f"the WebSocket {ws.request.path} of the handler {connection.name} {state}{rest}"
-
-
-def open_descriptors() -> set[int]:
-    """The descriptors of this process; none where the system does not tell."""
-    if _DESCRIPTORS is None:
-        return set()
-    return {int(name) for name in os.listdir(_DESCRIPTORS) if _is_open(int(name))}
-
-
-def _is_open(number: int) -> bool:
-    # Listing them takes one, which is closed by now.
-    try:
-        os.fstat(number)
-    except OSError:
-        return False
-    return True
-
-
-def _describe_descriptor(number: int) -> str:
-    try:
-        target = os.readlink(f"{_DESCRIPTORS}/{number}")
-    except OSError:
-        target = "of unknown kind"
-    text = f"the descriptor {number}, {target}"
-    for owner in _owners(number):
-        text += f", of {owner!r}"
-        trace = tracemalloc.get_object_traceback(owner)
-        if trace is not None:
-            return f"{text}, opened at {trace[-1]}"
-    return f"{text}; python -X tracemalloc tells where it was opened"
-
-
-def _owners(number: int) -> Iterator[io.FileIO | socket.socket]:
-    for one in gc.get_objects():
-        if isinstance(one, (io.FileIO, socket.socket)) and _has(one, number):
-            yield one
-
-
-def _has(owner: io.FileIO | socket.socket, number: int) -> bool:
-    try:
-        return owner.fileno() == number
-    except ValueError:
-        return False  # a file that is closed
 
 
 def say_before_waiting(text: str) -> None:

@@ -14,11 +14,11 @@ def difference(value: Any, like: Any, where: str = "") -> str | None:
         like: a dict: each of its keys is there, and like that; others may be there as well. A list
             or tuple: as many elements, each like that. A type: of which the value is one (a bool
             is no int; an int is a float). A compiled pattern: a str that matches as a whole.
-            ``...``: anything. All else: the same value of the same type.
+            ``...`` or ``Any``: anything. All else: itself, where 5 and 5.0 are one number.
         where: in the whole value, as in ``.people[1]``.
     """
     shown = where or "the value"
-    if like is ...:
+    if like is ... or like is Any:
         return None
     if isinstance(like, dict):
         return _of_dicts(value, like, where)

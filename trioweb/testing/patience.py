@@ -73,10 +73,13 @@ def bounded(timeout: float, *, really: float = math.inf) -> Generator[trio.Cance
             yield scope
             return
         clock.waits[scope] = time.monotonic() + really
+        alarm = clock.set_alarm()
         try:
             yield scope
         finally:
             del clock.waits[scope]
+            if alarm is not None:
+                alarm.cancel()
 
 
 def is_standing_still() -> bool:

@@ -13,7 +13,8 @@ from trioweb.routing.dependencies import find_dependencies
 from trioweb.testing.clock import HoldingLimiter, virtual_clock
 from trioweb.testing.leaks import say_before_waiting
 from trioweb.testing.patience import PATIENCE, bounded
-from trioweb.testing.tasks import break_shields, is_in_users_code, waits_at
+from trioweb.testing.places import is_in_users_code, waits_at
+from trioweb.testing.tasks import break_shields
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Mapping
@@ -146,6 +147,8 @@ class Lifetime:
             context = await nursery.start(self._run, lifespan)
         if context is None:
             raise trio.TooSlowError(f"the lifespan had not started after {START_PATIENCE:g} s")
+        # It ends when its connections have, even if all is cancelled.
+        self._scope.shield = True
         return context
 
     async def _run(
@@ -156,8 +159,6 @@ class Lifetime:
         try:
             with self._scope:
                 async with self._app.lifetime(lifespan=lifespan):
-                    # It ends when its connections have, even if all is cancelled.
-                    self._scope.shield = True
                     task_status.started(contextvars.copy_context())
                     await self._left.wait()
         except BaseException as exc:

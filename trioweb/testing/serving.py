@@ -10,7 +10,8 @@ import trio.testing
 
 from trioweb.testing.leaks import describe_websocket, say_before_waiting
 from trioweb.testing.patience import bounded
-from trioweb.testing.tasks import break_shields, waits_at
+from trioweb.testing.places import waits_at
+from trioweb.testing.tasks import break_shields
 from trioweb.ws.ending import State
 from trioweb.ws.websocket import connection_of
 

@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import os
-import sys
-from pathlib import Path
-from types import AsyncGeneratorType, CodeType, CoroutineType, FrameType, GeneratorType, MethodType
+from types import AsyncGeneratorType, CoroutineType, GeneratorType, MethodType
 from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
+from trioweb.testing.openings import Openings
+from trioweb.testing.places import NOWHERE, is_in_users_code, place_of_caller, waits_at
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Frames of these say nothing to who looks for a place in a program.
-_ELSEWHERE = (
-    f"{Path(trio.__file__).parent}{os.sep}",
-    f"{Path(__file__).parents[1]}{os.sep}",
-    contextlib.__file__,
-)
 # What leads from a coroutine to the scopes that it waits in: other coroutines and generators, the
 # context managers that are made of these, and the methods that ``with`` will call.
 _LEADING = (
@@ -31,8 +25,6 @@ _LEADING = (
     contextlib.AbstractContextManager,
     contextlib.AbstractAsyncContextManager,
 )
-# Where trioweb starts what nobody asked for.
-_NOWHERE = "by trioweb"
 _STEPS = frozenset(("async_generator_asend", "async_generator_athrow", "coroutine_wrapper"))
 
 
@@ -55,14 +47,19 @@ class TaskWatch(trio.abc.Instrument):
     """Keeps an account of the tasks that an application starts, in whatever nursery.
 
     What is started by one of its tasks is its task. A test's own are none of its business.
+
+    Attributes:
+        openings: what these tasks open.
     """
 
     def __init__(self) -> None:
+        self.openings = Openings()
         self._adopted: set[trio.lowlevel.Task] = set()
         self._started: dict[trio.lowlevel.Task, Started] = {}
 
     def adopt(self) -> None:
-        """Count what the current task starts as the application's; itself is the kit's."""
+        """Count what this task starts and opens as the application's; itself is the kit's."""
+        self.openings.watch()
         self._adopted.add(trio.lowlevel.current_task())
 
     def alive(self) -> list[Started]:
@@ -81,7 +78,7 @@ class TaskWatch(trio.abc.Instrument):
             return  # the run's own
         if parent in self._adopted or parent in self._started:
             place = place_of_caller()
-            if place == _NOWHERE and parent in self._started:
+            if place == NOWHERE and parent in self._started:
                 place = self._started[parent].place
             self._started[task] = Started(task, place)
 
@@ -89,36 +86,6 @@ class TaskWatch(trio.abc.Instrument):
         """Trio's."""
         self._adopted.discard(task)
         self._started.pop(task, None)
-
-
-def place_of_caller() -> str:
-    """Where, in a program or a test, the way began that led here: ``at file:line in function``."""
-    try:
-        root = getattr(trio.lowlevel.current_task().coro, "cr_frame", None)
-    except RuntimeError:
-        root = None
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        if _is_telling(frame.f_code):
-            return _place(frame, frame.f_lineno)
-        if frame is root:
-            break  # below is what runs Trio
-        frame = frame.f_back
-    return _NOWHERE
-
-
-def is_in_users_code(task: trio.lowlevel.Task) -> bool:
-    """Whether a task waits in code that is neither Trio's nor trioweb's."""
-    return any(_is_telling(frame.f_code) for frame, _ in task.iter_await_frames())
-
-
-def waits_at(task: trio.lowlevel.Task) -> str:
-    """Where a task waits, in a program rather than in Trio or here."""
-    frames = list(task.iter_await_frames())
-    telling = [one for one in frames if _is_telling(one[0].f_code)]
-    if not frames:
-        return "has not begun"
-    return f"waits {_place(*(telling or frames)[-1])}"
 
 
 def break_shields(task: trio.lowlevel.Task) -> None:
@@ -155,17 +122,6 @@ def _scopes(coroutine: object) -> Iterator[trio.CancelScope]:
             yield one
         elif isinstance(one, _LEADING) or type(one).__name__ in _STEPS:
             todo += gc.get_referents(one)
-
-
-def _is_telling(code: CodeType) -> bool:
-    return not code.co_filename.startswith(_ELSEWHERE)
-
-
-def _place(frame: FrameType, line: int | None) -> str:
-    path = Path(frame.f_code.co_filename)
-    if path.is_relative_to(Path.cwd()):
-        path = path.relative_to(Path.cwd())
-    return f"at {path}:{line or frame.f_lineno} in {frame.f_code.co_name}"
 
 
 def _name(task: trio.lowlevel.Task) -> str:
