@@ -27,6 +27,7 @@ RANKS: dict[str, float] = {
     "ws": 2.5,
     "routing": 3,
     "rooms": 3,
+    "client": 3,
     "server": 4,
     "app": 5,
     "testing": 6.5,
@@ -36,6 +37,7 @@ RANKS: dict[str, float] = {
 }
 
 SANS_IO = [
+    "client/frame.py",
     "http/http1.py",
     "ws/close.py",
     "ws/deflate.py",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from trioweb.testing.frame import FrameReader
+from trioweb.client.frame import FrameReader
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -41,7 +41,7 @@ class Direction:
     def frames(self) -> list[Frame]:
         """Every frame that went by whole."""
         after_the_head = bytes(self.data.partition(b"\r\n\r\n")[2])
-        return [frame for frame, _ in FrameReader().feed(after_the_head)]
+        return [frame for _, frame in FrameReader().feed(after_the_head) if frame is not None]
 
     def data_frames(self) -> list[Frame]:
         return [frame for frame in self.frames() if not frame.is_control]

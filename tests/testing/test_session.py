@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
-from hypothesis import given
-from hypothesis import strategies as st
 from trio.testing import wait_all_tasks_blocked
 
 from trioweb import TrioWeb, Websocket, WebSocketException
+from trioweb.client.wire import RECEIVED, SENT
 from trioweb.errors import WebsocketClosed
 from trioweb.testing import Frame, Link, Opcode, WebsocketSession, open_client
-from trioweb.testing.conversation import MAX_LINES, RECEIVED, SENT, Conversation
-from trioweb.testing.frame import FrameReader
+from trioweb.testing.conversation import MAX_LINES, Conversation
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -652,32 +650,6 @@ def test_frames_are_shown_as_what_they_are(frame: Frame, shown: str) -> None:
         assert conversation.transcript(times=False) == f"> {shown}"
 
     trio.run(talk)
-
-
-@given(
-    st.lists(
-        st.tuples(
-            st.integers(0, 15),
-            st.one_of(st.binary(max_size=200), st.sampled_from([126, 70_000])),
-            st.booleans(),
-            st.integers(0, 7),
-        ),
-        max_size=5,
-    ),
-    st.integers(1, 1000),
-)
-def test_any_frames_are_read_as_they_were_written(
-    parts: list[tuple[int, bytes | int, bool, int]], size: int
-) -> None:
-    """However they are split; a number stands for so many bytes."""
-    frames = [Frame(opcode, bytes(payload), fin, rsv) for opcode, payload, fin, rsv in parts]
-    reader = FrameReader()
-    data = b"".join(frame.encode() for frame in frames)
-    read = []
-    for start in range(0, len(data), size):
-        read += reader.feed(data[start : start + size])
-    assert [frame for frame, _ in read] == frames
-    assert b"".join(raw for _, raw in read) == data
 
 
 # More of sessions

@@ -1,8 +1,8 @@
 """What users test their applications with: an in-memory client and its streams."""
 
+from trioweb.client.frame import Frame, Opcode
 from trioweb.testing.client import Client, open_client
 from trioweb.testing.cookies import Cookies
-from trioweb.testing.frame import Frame, Opcode
 from trioweb.testing.leaks import Leaked
 from trioweb.testing.link import Link, link_pair
 from trioweb.testing.responses import ClientResponse, StreamedResponse

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import trio
 
-from trioweb.testing.frame import Frame, Opcode
+from trioweb.client.frame import Frame, Opcode
 
 # Lines that are kept; of a test that says more, the first are forgotten.
 MAX_LINES = 10_000
@@ -17,7 +17,6 @@ MAX_PAYLOAD = 4096
 SHOWN_LINES, SHOWN_PAYLOAD, SHOWN_VALUE = 40, 100, 1000
 
 _KNOWN = frozenset(Opcode)
-SENT, RECEIVED = ">", "<"
 
 
 class _Line(NamedTuple):

@@ -11,10 +11,11 @@ import h11
 import trio
 from trio_websocket import ConnectionClosed, ConnectionRejected, wrap_client_stream
 
+from trioweb.client.wire import SENT, Wire
 from trioweb.errors import TrioWebError, WebsocketClosed
 from trioweb.http import jsoncodec
 from trioweb.http.headers import Headers
-from trioweb.testing.conversation import SENT, Conversation, show
+from trioweb.testing.conversation import Conversation, show
 from trioweb.testing.likeness import difference, is_same
 from trioweb.testing.patience import (
     PATIENCE,
@@ -25,7 +26,6 @@ from trioweb.testing.patience import (
     patience,
 )
 from trioweb.testing.serving import settle
-from trioweb.testing.wire import Wire
 from trioweb.ws.close import check_code
 from trioweb.ws.encoding import MAX_CONTROL_BYTES
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from trio_websocket import WebSocketConnection
 
-    from trioweb.testing.frame import Frame
+    from trioweb.client.frame import Frame
     from trioweb.testing.link import Link
     from trioweb.testing.targets import Target
 
@@ -87,11 +87,13 @@ class WebsocketSession:
     def __init__(
         self,
         connection: WebSocketConnection,
+        link: Link,
         wire: Wire,
         talk: Conversation,
         tell_handler: Callable[[], str],
     ) -> None:
         self._connection = connection
+        self._link = link
         self._wire = wire
         self._talk = talk
         self._tell_handler = tell_handler
@@ -380,7 +382,7 @@ class WebsocketSession:
     async def _close(self, code: int, reason: str, timeout: float) -> None:
         try:
             # Who reads nothing any more could not read the answer; its stream just ends.
-            if not (self._is_deaf or self._wire.link.is_dropped):
+            if not (self._is_deaf or self._link.is_dropped):
                 with self._patience("the answer to our Close", timeout):
                     await self._connection.aclose(code, reason or None)
         finally:
@@ -390,25 +392,25 @@ class WebsocketSession:
         """Vanish without a Close, as by a reset."""
         self._is_deaf = self._has_seen_end = True
         self._talk.add(SENT, "(aborted)")
-        self._wire.link.abort()
+        self._link.abort()
 
     def stall(self) -> None:
         """Read nothing more until `resume`, as a client that was stopped."""
         self._is_deaf = True
         self._talk.add(SENT, "(stalled)")
-        self._wire.link.stall()
+        self._link.stall()
 
     def resume(self) -> None:
         """Read again after `stall`."""
         self._is_deaf = False
         self._talk.add(SENT, "(resumed)")
-        self._wire.link.resume()
+        self._link.resume()
 
     def drop(self) -> None:
         """Pull the cable: nothing arrives any more, at either end, and neither is told."""
         self._is_deaf = self._has_seen_end = True
         self._talk.add(SENT, "(dropped)")
-        self._wire.link.drop()
+        self._link.drop()
 
     def _closed_error(self) -> WebsocketClosed:
         frame = self._wire.close_frame
@@ -459,7 +461,7 @@ async def leave(session: WebsocketSession, *, has_failed: bool) -> None:
     except trio.TooSlowError:
         return  # its handler does not read, or the line is slow: nothing that the test asked for
     has_looked = has_failed or session._has_seen_end
-    if has_looked or session._is_deaf or session._wire.link.is_dropped:
+    if has_looked or session._is_deaf or session._link.is_dropped:
         return
     closed = session._closed_error()
     if closed.code not in _QUIET_ENDS:
@@ -491,7 +493,7 @@ async def run_websocket(
         WebsocketClosed: the server went away before it answered.
     """
     talk = Conversation(target.path)
-    wire = Wire(link, talk)
+    wire = Wire(link, _check_answer, talk)
     try:
         async with trio.open_nursery() as writer:
             writer.start_soon(wire.send_loop)
@@ -507,10 +509,15 @@ async def run_websocket(
                     max_message_size=CLIENT_MAX_SIZE,
                     receive_buffer_size=64 * 1024,
                 )
-                task_status.started(WebsocketSession(connection, wire, talk, tell_handler))
+                task_status.started(WebsocketSession(connection, link, wire, talk, tell_handler))
             writer.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         await _raise_refusal(group, link)
+
+
+def _check_answer(answer: bytes, has_ended: bool) -> None:
+    if has_ended:
+        raise WebsocketClosed(1006, "the server left before it had answered the handshake")
 
 
 async def _raise_refusal(group: BaseExceptionGroup[BaseException], link: Link) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from trioweb.cli import main
+from trioweb.ws.handshake import accept_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -262,6 +263,44 @@ def test_answer_that_is_no_handshake_is_told(start: Start) -> None:
             "  go \\x1b[1maway\n  now\n",
             2,
         )
+
+
+def test_ping_that_crosses_our_close(start: Start) -> None:
+    """It comes between our Close and its answer, and is no reason to crash."""
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        with connection, connection.makefile("rb") as file:
+            key = ""
+            while line := file.readline().strip():
+                if line.lower().startswith(b"sec-websocket-key:"):
+                    key = line.partition(b":")[2].strip().decode()
+            connection.sendall(
+                b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"
+                b"Connection: Upgrade\r\n"
+                b"Sec-WebSocket-Accept: %s\r\n\r\n" % accept_key(key).encode()
+            )
+            # A Close with a code: head, mask and two bytes.
+            received.append(file.read(8)[:2])
+            connection.sendall(b"\x89\x00")
+            connection.sendall(b"\x88\x02\x03\xe8")
+            received.append(file.read())
+
+    received: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            address = f"127.0.0.1:{listener.getsockname()[1]}"
+            client = start(address, "--linger", "0", stdin=subprocess.DEVNULL)
+            assert client.finish() == (
+                "",
+                f"connected to ws://{address}/\nclosed with 1000 by us\n",
+                0,
+            )
+        finally:
+            thread.join()
+    assert received == [b"\x88\x82", b""]
 
 
 def test_server_that_never_answers_is_given_up(start: Start) -> None:

@@ -11,12 +11,11 @@ import trio
 import trio.testing
 from trio_websocket import ConnectionClosed, wrap_server_stream
 
-from trioweb.cli.connect import conversation as conversation_module
 from trioweb.cli.connect import opening
 from trioweb.cli.connect.address import parse_address
 from trioweb.cli.connect.conversation import Conversation, Ending
 from trioweb.cli.connect.lines import Line, LineSource
-from trioweb.cli.connect.opening import Wire, shake_hands
+from trioweb.cli.connect.opening import shake_hands
 from trioweb.cli.connect.screen import Manner, OutputClosed, Screen
 from trioweb.testing import link_pair
 
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 
     from trio_websocket import WebSocketConnection
 
+    from trioweb.client.wire import Wire
     from trioweb.testing import Link
 
 
@@ -115,8 +115,7 @@ async def meet(buffer: int = 65536) -> AsyncGenerator[Meeting]:
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(serve, nursery)
-        wire = Wire(ours)
-        client = await shake_hands(nursery, wire, parse_address("ws://a/"))
+        client, wire = await shake_hands(nursery, ours, parse_address("ws://a/"))
         yield Meeting(client, wire, servers[0], theirs)
         nursery.cancel_scope.cancel()
 
@@ -225,8 +224,8 @@ async def test_leaving_gives_a_message_a_moment_to_go_out(
         conversation = meeting.talk(["a", "b", "x" * 5000], ends=False)
         with trio.move_on_after(10):
             await conversation.run()
-        assert trio.current_time() == pytest.approx(10.5)
         assert await conversation.close(1) == Ending(1000, "", by_us=True)
+        assert trio.current_time() == pytest.approx(10.5)
     assert received == ["a", "b", "x" * 5000]
     assert [reason and reason.code for reason in reasons] == [1000]
 
@@ -238,7 +237,6 @@ async def test_leaving_in_the_middle_of_a_message(autojump_clock: trio.testing.M
         conversation = meeting.talk(["x" * 5000])
         with trio.move_on_after(10):
             await conversation.run()
-        assert trio.current_time() == pytest.approx(11)
         ending = await conversation.close(1)
     assert ending == Ending(1006, "we left in the middle of a message")
     assert trio.current_time() == pytest.approx(11)
@@ -278,12 +276,50 @@ async def test_server_that_breaks_the_protocol(
     assert ending.exit_code == 1
 
 
+async def test_error_of_the_servers_after_our_close(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Our Close went out, but what came is none of the server's."""
+    async with meet() as meeting, trio.open_nursery() as nursery:
+        meeting.link.stall()
+
+        async def send_nonsense() -> None:
+            await trio.testing.wait_all_tasks_blocked()
+            await meeting.link.send_all(b"\x83\x00")
+
+        conversation = meeting.talk(linger=0)
+        await conversation.run()
+        nursery.start_soon(send_nonsense)
+        ending = await conversation.close(5)
+    assert str(ending).startswith("lost: the server broke the WebSocket protocol (")
+    assert trio.current_time() == 0
+
+
+async def test_pings_are_answered_until_we_close(autojump_clock: trio.testing.MockClock) -> None:
+    """One that crosses our Close is no reason to crash."""
+    async with meet() as meeting, trio.open_nursery() as nursery:
+        conversation = meeting.talk(linger=2)
+
+        async def ping() -> None:
+            await meeting.server.ping()
+            assert trio.current_time() == 0
+            await trio.sleep(1)
+            meeting.link.stall()
+            await trio.sleep(2)
+            # Our Close waits at the server by now.
+            await meeting.link.send_all(b"\x89\x00")
+            meeting.link.resume()
+
+        nursery.start_soon(ping)
+        assert await run(conversation) == Ending(1000, "", by_us=True)
+    assert trio.current_time() == pytest.approx(3)
+
+
 async def test_message_that_is_too_large(
     autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The one Close that trio-websocket sends of itself is ours."""
     monkeypatch.setattr(opening, "MAX_MESSAGE", 1000)
-    monkeypatch.setattr(conversation_module, "MAX_MESSAGE", 1000)
     async with meet() as meeting:
         await meeting.server.send_message("x" * 1001)
         ending = await run(meeting.talk(ends=False))

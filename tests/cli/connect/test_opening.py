@@ -7,7 +7,7 @@ import trio
 import trio.testing
 
 from trioweb.cli.connect.address import parse_address
-from trioweb.cli.connect.opening import CannotConnect, Wire, explain, make_tls, shake_hands
+from trioweb.cli.connect.opening import CannotConnect, explain, make_tls, shake_hands
 
 
 async def fail_handshake(answer: bytes) -> str:
@@ -17,7 +17,7 @@ async def fail_handshake(answer: bytes) -> str:
     await theirs.send_eof()
     with pytest.raises(ExceptionGroup) as caught:
         async with trio.open_nursery() as nursery:
-            await shake_hands(nursery, Wire(ours), parse_address("ws://a/"))
+            await shake_hands(nursery, ours, parse_address("ws://a/"))
     return explain(caught.value)
 
 
@@ -65,7 +65,7 @@ async def test_endless_refusal_is_not_read_to_its_end() -> None:
     await theirs.send_all(b"ffffff\r\n" + b"x" * 100_000)
     with pytest.raises(ExceptionGroup) as caught:
         async with trio.open_nursery() as nursery:
-            await shake_hands(nursery, Wire(ours), parse_address("ws://a/"))
+            await shake_hands(nursery, ours, parse_address("ws://a/"))
     said = explain(caught.value)
     assert said.startswith("the server answered 500 Internal Server Error\n")
     assert len(said) < 300

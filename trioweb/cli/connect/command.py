@@ -21,7 +21,6 @@ from trioweb.cli.connect.conversation import BRIEF_CLOSE_PATIENCE, CLOSE_PATIENC
 from trioweb.cli.connect.lines import LineSource
 from trioweb.cli.connect.opening import (
     CannotConnect,
-    Wire,
     explain,
     make_tls,
     open_stream,
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
 
     from trioweb.cli.connect.address import Address
     from trioweb.cli.connect.conversation import Ending
+    from trioweb.client.wire import Wire
 
 # Seconds until the WebSocket is open, name, TLS and handshake together.
 _TIMEOUT = 10.0
@@ -230,12 +230,9 @@ class _Run:
         headers = options.header + ([options.origin] if options.origin else [])
         missing = "nobody answered"
         with trio.move_on_after(options.timeout):
-            wire = Wire(await stack.enter_async_context(open_stream(self._address, tls)))
+            stream = await stack.enter_async_context(open_stream(self._address, tls))
             missing = "the handshake was not answered"
-            connection = await shake_hands(
-                nursery, wire, self._address, headers, options.subprotocol
-            )
-            return connection, wire
+            return await shake_hands(nursery, stream, self._address, headers, options.subprotocol)
         raise CannotConnect(f"{missing} within {options.timeout:g} s")
 
     async def _greet(self, connection: WebSocketConnection) -> None:

@@ -6,19 +6,18 @@ go on), and the one that watches stdout. Whoever ends first writes down why; whe
 server, `Conversation.close` closes the WebSocket, within a deadline.
 
 A message is never cut in half for the sake of an end, since nothing could follow it, not even a
-Close: the message that is being sent has a moment to be taken whole.
+Close: the wire writes what is being sent to its end, for which `Conversation.close` gives it a
+moment.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import trio
 from trio_websocket import ConnectionClosed
 
-from trioweb.cli.connect.opening import MAX_MESSAGE
 from trioweb.cli.connect.rendering import (
     compact_json,
     escape_controls,
@@ -32,13 +31,15 @@ if TYPE_CHECKING:
     from trio_websocket import WebSocketConnection
 
     from trioweb.cli.connect.lines import LineSource
-    from trioweb.cli.connect.opening import Wire
     from trioweb.cli.connect.screen import Screen
+    from trioweb.client.frame import Frame
+    from trioweb.client.wire import Wire
 
 # Seconds that one message may wait for the server to take it: twice the server's own patience with
 # a reader that takes nothing (WEBSOCKET_STALL_TIMEOUT), rounded up to a minute.
 SEND_PATIENCE = 60.0
-# Seconds for the server to answer our Close; and when the user does not want to wait.
+# Seconds for the server to answer our Close; and when the user does not want to wait, and for it to
+# take what was being sent before.
 CLOSE_PATIENCE, BRIEF_CLOSE_PATIENCE = 5.0, 1.0
 # Endings that went as they should: RFC 6455 §7.4.1.
 _GOOD_CODES = frozenset({1000, 1001, 1005})
@@ -104,9 +105,6 @@ class Conversation:
         self._input_over = False
         # Around the wait for the next message, and nothing else.
         self._listening = trio.CancelScope()
-        # Around the message that is being sent; and whether it was left in the middle.
-        self._sending = trio.CancelScope()
-        self._torn = False
         self._ending: Ending | None = None
         self.unsent = 0
         """Lines that were not sent since they could not be."""
@@ -117,10 +115,10 @@ class Conversation:
         """Talk until one side is done; `close` comes next.
 
         Cancellation:
-            The message that is being sent has `BRIEF_CLOSE_PATIENCE` seconds to go out.
+            The message that is being sent may still go out; `close` waits for that.
         """
         try:
-            await wait_any(self._receive, self._send_loop, self._watch_output)
+            await wait_any(self._receive_loop, self._send_loop, self._watch_output)
         except OutputClosed as closed:
             self.output_error = str(closed)
 
@@ -128,14 +126,22 @@ class Conversation:
         """Close the WebSocket if it is still open.
 
         Args:
-            patience: seconds for the closing handshake.
+            patience: seconds for the closing handshake. Before it what is being sent has
+                `BRIEF_CLOSE_PATIENCE` seconds to be taken.
         """
         if self._ending is not None:
             return self._ending
+        if self._connection.closed is None:
+            try:
+                with trio.move_on_after(BRIEF_CLOSE_PATIENCE) as scope:
+                    await self._wire.wait_send_all_might_not_block()
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                return Ending(1006, "the connection ended without a Close")
+            if scope.cancelled_caught:
+                return Ending(1006, "we left in the middle of a message")
+        # The server may have closed meanwhile.
         if self._connection.closed is not None:
             return self._read_ending()
-        if self._torn:
-            return Ending(1006, "we left in the middle of a message")
         with trio.move_on_after(patience) as scope:
             await self._connection.aclose(1000)
         closed = self._connection.closed
@@ -149,14 +155,6 @@ class Conversation:
     async def _watch_output(self) -> None:
         await self._screen.wait_closed()
         self.output_error = ""
-
-    async def _receive(self) -> None:
-        try:
-            await self._receive_loop()
-        finally:
-            # This task ends first, or is cancelled by whatever ends first.
-            brief = trio.current_time() + BRIEF_CLOSE_PATIENCE
-            self._sending.deadline = min(self._sending.deadline, brief)
 
     async def _receive_loop(self) -> None:
         while True:
@@ -206,23 +204,17 @@ class Conversation:
 
     async def _send(self, text: str) -> bool:
         """Send a message; whether the conversation goes on."""
-        # Nothing new is begun behind the shield when the end has come.
-        await trio.lowlevel.checkpoint_if_cancelled()
-        patience = trio.current_time() + SEND_PATIENCE
-        with trio.CancelScope(deadline=patience, shield=True) as self._sending:
-            try:
+        try:
+            with trio.move_on_after(SEND_PATIENCE) as scope:
                 await self._connection.send_message(text)
-            except ConnectionClosed:
-                # The receiving task tells, when it has shown what came before.
-                self._sending.shield = False
-                self._sending.deadline = math.inf
-                await trio.sleep_forever()
-        self._torn = self._sending.cancelled_caught
-        # Cancelled by another task's end, we don't tell of our own.
-        await trio.lowlevel.checkpoint_if_cancelled()
-        if self._torn:
+        except ConnectionClosed:
+            # The receiving task tells, when it has shown what came before.
+            await trio.sleep_forever()
+        if scope.cancelled_caught:
+            # Cancelled by another task's end, we don't tell of our own.
+            await trio.lowlevel.checkpoint_if_cancelled()
             self._ending = Ending(1006, f"the server took nothing for {SEND_PATIENCE:g} s")
-        return not self._torn
+        return not scope.cancelled_caught
 
     def _read_ending(self) -> Ending:
         closed = self._connection.closed
@@ -230,10 +222,16 @@ class Conversation:
             return Ending(1006, "the server broke the WebSocket protocol")
         if closed.code == 1006:
             return Ending(1006, "the connection ended without a Close")
-        if not self._wire.has_sent_close:
-            # A Close is answered. What is not answered is no Close but trio-websocket's own words.
-            why = escape_controls(closed.reason or str(closed.code))
-            return Ending(1006, f"the server broke the WebSocket protocol ({why})")
-        # The one Close that trio-websocket sends of itself.
-        by_us = closed.code == 1009 and str(MAX_MESSAGE) in (closed.reason or "")
-        return Ending(closed.code, closed.reason or "", by_us)
+        told = closed.code, closed.reason or ""
+        if told == _read_close(self._wire.close_frame):
+            return Ending(*told)
+        if told == _read_close(self._wire.our_close):
+            # The one Close that trio-websocket sends of itself: a message was too large.
+            return Ending(*told, by_us=True)
+        # Nobody's Close but trio-websocket's own words.
+        why = escape_controls(closed.reason or str(closed.code))
+        return Ending(1006, f"the server broke the WebSocket protocol ({why})")
+
+
+def _read_close(frame: Frame | None) -> tuple[int, str] | None:
+    return None if frame is None else (frame.close_code, frame.text)

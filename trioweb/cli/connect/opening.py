@@ -1,8 +1,8 @@
 """Opening a WebSocket to a server: TCP, TLS, the handshake, and why one of them failed.
 
 Theory of operation. trio-websocket waits for ever when the server leaves before it has answered
-the handshake, and takes what is no HTTP for a bug. So it reads through a `Wire`, which looks at
-the first bytes and raises what can be told to the user.
+the handshake, and takes what is no HTTP for a bug. So it reads through a `Wire`, which shows the
+answer to `check_answer`, and that raises what can be told to the user.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import trio
 from trio_websocket import ConnectionRejected, wrap_client_stream
 
 from trioweb.cli.connect.rendering import escape_controls
+from trioweb.client.wire import Wire
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
@@ -134,20 +135,24 @@ async def _secure(stream: trio.SSLStream[trio.SocketStream]) -> None:
 
 async def shake_hands(
     nursery: trio.Nursery,
-    wire: Wire,
+    stream: trio.abc.Stream,
     address: Address,
     headers: Sequence[tuple[bytes, bytes]] = (),
     subprotocols: Sequence[str] = (),
-) -> WebSocketConnection:
+) -> tuple[WebSocketConnection, Wire]:
     """Open the WebSocket over a stream.
 
     Args:
-        nursery: runs what reads the stream, until its end or the nursery's. What the handshake
-            fails with is raised there; `explain` tells it.
-        wire: around a stream, which is closed by whoever opened it.
+        nursery: runs what reads the stream, until its end or the nursery's, and what writes to
+            it, until the nursery is cancelled. What the handshake fails with is raised there;
+            `explain` tells it.
+        stream: closed by whoever opened it.
         address: what is asked for.
         headers: beside those that make a handshake; ``Host`` replaces the address's.
         subprotocols: offered in this order.
+
+    Returns:
+        The WebSocket, and the wire that it is on.
     """
     host = address.authority
     extra = []
@@ -156,7 +161,9 @@ async def shake_hands(
             host = value.decode()
         else:
             extra.append((name, value))
-    return await wrap_client_stream(
+    wire = Wire(stream, check_answer)
+    nursery.start_soon(wire.send_loop)
+    connection = await wrap_client_stream(
         nursery,
         wire,  # type: ignore[arg-type]  # it wants any Stream really
         host,
@@ -167,6 +174,7 @@ async def shake_hands(
         max_message_size=MAX_MESSAGE,
         receive_buffer_size=64 * 1024,
     )
+    return connection, wire
 
 
 def explain(group: ExceptionGroup) -> str:
@@ -196,84 +204,30 @@ def _explain_refusal(status: int, headers: Sequence[tuple[bytes, bytes]], body: 
     return "\n".join(lines)
 
 
-class Wire(trio.abc.Stream):
-    """The stream that trio-websocket works on, and what it does not tell of it.
-
-    Before the handshake is done, the stream's end comes with an explanation. Afterwards it is
-    known whether a Close was sent: an error of the server's looks like its Close otherwise.
+def check_answer(answer: bytes, has_ended: bool) -> None:
+    """Raise what there is to say of an answer to the handshake that is no whole 101.
 
     Args:
-        stream: the connection to the server.
+        answer: what has come of it.
+        has_ended: whether that was all.
+
+    Raises:
+        CannotConnect: it is none, or there will be no more of it.
     """
+    if has_ended and not answer:
+        raise CannotConnect("the server left without an answer to the handshake")
+    if not answer.startswith(b"HTTP/"[: len(answer)]):
+        raise CannotConnect(f"the server doesn't speak HTTP, it said {answer[:60]!r}")
+    if has_ended or len(answer) > _MAX_REFUSAL:
+        raise CannotConnect(_explain_answer(answer))
 
-    def __init__(self, stream: trio.abc.Stream) -> None:
-        self._stream = stream
-        # What came of an answer that is not 101; None from the end of one that is.
-        self._head: bytes | None = b""
-        self.has_sent_close = False
-        """Whether a Close went out, ours or the answer to the server's."""
 
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Send to the server, as every stream does."""
-        # trio-websocket sends one frame at a time (RFC 6455 §5.2: FIN and the opcode 8).
-        if data[:1] == b"\x88":
-            self.has_sent_close = True
-        try:
-            await self._stream.send_all(data)
-        except trio.BrokenResourceError:
-            self._check_ended()
-            raise
-
-    async def wait_send_all_might_not_block(self) -> None:
-        """Wait, as every stream does."""
-        await self._stream.wait_send_all_might_not_block()
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """Receive from the server.
-
-        Raises:
-            CannotConnect: what came is no answer to the handshake, or not all of it.
-        """
-        try:
-            data = bytes(await self._stream.receive_some(max_bytes))
-        except trio.BrokenResourceError:
-            self._check_ended()
-            raise
-        if not data:
-            self._check_ended()
-        elif self._head is not None:
-            self._check_begun(self._head + data)
-        return data
-
-    async def aclose(self) -> None:
-        """Close the stream, in a second at most."""
-        with trio.move_on_after(_GOODBYE):
-            await self._stream.aclose()
-
-    def _check_begun(self, head: bytes) -> None:
-        self._head = head
-        if not head.startswith(b"HTTP/"[: len(head)]):
-            raise CannotConnect(f"the server doesn't speak HTTP, it said {head[:60]!r}")
-        if head.startswith((b"HTTP/1.1 101", b"HTTP/1.0 101")):
-            if b"\r\n\r\n" in head:
-                self._head = None
-        elif len(head) > _MAX_REFUSAL:
-            raise CannotConnect(self._explain_head(head))
-
-    def _check_ended(self) -> None:
-        if self._head is None:
-            return
-        if not self._head:
-            raise CannotConnect("the server left without an answer to the handshake")
-        raise CannotConnect(self._explain_head(self._head))
-
-    @staticmethod
-    def _explain_head(answer: bytes) -> str:
-        """The refusal whose body ends with the stream, or is not read to its end."""
-        head, _, body = answer.partition(b"\r\n\r\n")
-        first, *rest = head.split(b"\r\n")
-        status = first.split(b" ")[1:2]
-        if not status or not status[0].isdigit() or status[0] == b"101":
-            return f"the server left in the middle of its answer: {answer[:60]!r}"
-        pairs = [line.partition(b":")[::2] for line in rest]
-        return _explain_refusal(int(status[0]), [(n.strip(), v.strip()) for n, v in pairs], body)
+def _explain_answer(answer: bytes) -> str:
+    """The refusal whose body ends with the stream, or is not read to its end."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    first, *rest = head.split(b"\r\n")
+    status = first.split(b" ")[1:2]
+    if not status or not status[0].isdigit() or status[0] == b"101":
+        return f"the server left in the middle of its answer: {answer[:60]!r}"
+    pairs = [line.partition(b":")[::2] for line in rest]
+    return _explain_refusal(int(status[0]), [(n.strip(), v.strip()) for n, v in pairs], body)

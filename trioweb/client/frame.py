@@ -1,11 +1,11 @@
-"""Frames as a test sees them on the wire (RFC 6455 §5.2): whatever they are, valid or not."""
+"""Frames as they are on the wire (RFC 6455 §5.2), valid or not."""
 
 from __future__ import annotations
 
 import enum
 from typing import NamedTuple
 
-from trioweb.ws.encoding import encode_frame
+from trioweb.ws.encoding import MAX_CONTROL_BYTES, encode_frame
 from trioweb.ws.mask import apply_mask
 
 
@@ -63,33 +63,60 @@ class Frame(NamedTuple):
 
 
 class FrameReader:
-    """Splits the bytes of one direction into frames, from the end of the handshake on."""
+    """Splits the bytes of one direction into frames, from the end of the handshake on.
 
-    def __init__(self) -> None:
-        self._data = bytearray()
+    Bytes come out as soon as they are known to belong to a frame. Only heads are held back until
+    they are whole, and control frames: so one of those can be left out.
 
-    def feed(self, data: bytes) -> list[tuple[Frame, bytes]]:
-        """Take some bytes: the frames that are whole now, each with its bytes."""
-        self._data += data
-        frames = []
-        while (size := self._size()) is not None:
-            raw = bytes(self._data[:size])
-            del self._data[:size]
-            frames.append((_decode(raw), raw))
-        return frames
+    Args:
+        keep: of a frame's payload, how many bytes the `Frame` has, which is all that is held of a
+            large one; at least 125, so that control frames are whole; None keeps all.
+    """
 
-    def _size(self) -> int | None:
-        """The size of the first frame; None if it is not whole."""
-        data = self._data
-        if len(data) < 2:
-            return None
-        start = _payload_start(data)
-        if len(data) < start:
-            return None
+    def __init__(self, keep: int | None = None) -> None:
+        self._keep = keep
+        self._held = bytearray()
+        # Of the frame that is coming out: what the Frame is made of and its limit, and what is
+        # still to come.
+        self._kept = bytearray()
+        self._room = self._left = 0
+
+    def feed(self, data: bytes) -> list[tuple[bytes, Frame | None]]:
+        """Take some bytes.
+
+        Returns:
+            All bytes so far that are not held back, in pieces, each with the frame that it ends;
+            None for a piece that is not the last one of its frame.
+        """
+        self._held += data
+        pieces: list[tuple[bytes, Frame | None]] = []
+        while self._left or self._begin():
+            raw = bytes(self._held[: self._left])
+            if not raw:
+                break
+            del self._held[: len(raw)]
+            self._left -= len(raw)
+            self._kept += raw[: self._room - len(self._kept)]
+            frame = None if self._left else _decode(bytes(self._kept))
+            pieces.append((raw, frame))
+        return pieces
+
+    def _begin(self) -> bool:
+        """Begin the next frame; False if that has to wait for more bytes."""
+        data = self._held
+        if len(data) < 2 or len(data) < (start := _payload_start(data)):
+            return False
         length = data[1] & 0x7F
+        # RFC 6455 §5.5: a longer control frame is a mistake, which nobody has to wait for.
+        is_control = bool(data[0] & 0x08) and length <= MAX_CONTROL_BYTES
         if length >= 126:
             length = int.from_bytes(data[2 : 4 if length == 126 else 10], "big")
-        return start + length if len(data) >= start + length else None
+        if is_control and len(data) < start + length:
+            return False
+        self._kept.clear()
+        self._left = start + length
+        self._room = self._left if self._keep is None else start + self._keep
+        return True
 
 
 def _payload_start(data: bytes | bytearray) -> int:
