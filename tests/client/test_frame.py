@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trioweb.client.frame import Frame, FrameReader, Opcode
 
-FRAMES = st.lists(
-    st.builds(
-        Frame,
+# Opcode, payload or how many zeros it has, FIN, reserved bits.
+Parts = tuple[int, bytes | int, bool, int]
+PARTS = st.lists(
+    st.tuples(
         st.integers(0, 15),
-        st.one_of(st.binary(max_size=200), st.sampled_from([bytes(126), bytes(70_000)])),
+        st.one_of(st.binary(max_size=200), st.sampled_from([126, 70_000])),
         st.booleans(),
         st.integers(0, 7),
     ),
     max_size=5,
 )
+
+
+def build(parts: list[Parts]) -> list[Frame]:
+    return [Frame(opcode, bytes(payload), fin, rsv) for opcode, payload, fin, rsv in parts]
 
 
 def read(data: bytes, size: int, keep: int | None = None) -> list[tuple[bytes, Frame | None]]:
@@ -29,18 +34,22 @@ def read(data: bytes, size: int, keep: int | None = None) -> list[tuple[bytes, F
     return pieces
 
 
-@given(FRAMES, st.integers(1, 1000))
-def test_any_frames_are_read_as_they_were_written(frames: list[Frame], size: int) -> None:
+@settings(deadline=None)
+@given(PARTS, st.integers(1, 1000))
+def test_any_frames_are_read_as_they_were_written(parts: list[Parts], size: int) -> None:
     """However they are split."""
+    frames = build(parts)
     data = b"".join(frame.encode() for frame in frames)
     pieces = read(data, size)
     assert [frame for _, frame in pieces if frame is not None] == frames
     assert b"".join(raw for raw, _ in pieces) == data
 
 
-@given(FRAMES, st.integers(1, 1000), st.integers(125, 300))
-def test_a_frame_keeps_what_is_asked_for(frames: list[Frame], size: int, keep: int) -> None:
+@settings(deadline=None)
+@given(PARTS, st.integers(1, 1000), st.integers(125, 300))
+def test_a_frame_keeps_what_is_asked_for(parts: list[Parts], size: int, keep: int) -> None:
     """Of larger ones the beginning; the bytes come out all the same."""
+    frames = build(parts)
     data = b"".join(frame.encode() for frame in frames)
     pieces = read(data, size, keep)
     kept = [frame._replace(payload=frame.payload[:keep]) for frame in frames]

@@ -44,7 +44,27 @@ class Threaded:
 
 async def let_real_time_pass() -> None:
     """By a thread that the clock does not see, so that it would jump if nobody held it."""
-    await trio.to_thread.run_sync(time.sleep, 0.02)
+    await trio.to_thread.run_sync(time.sleep, 0.02, limiter=trio.CapacityLimiter(1))
+
+
+async def test_threads_of_the_users_own_hold_the_clock(autojump_clock: MockClock) -> None:
+    """Those that Trio's own limiter counts, in a handler's last words as well."""
+    app = TrioWeb("saving")
+    saved: list[float] = []
+
+    @app.websocket("/")
+    async def save(ws: Websocket) -> None:
+        await ws.recv()
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(time.sleep, 0.02)
+        saved.append(trio.current_time())
+
+    async with open_client(app) as client, client.websocket("/") as ws:
+        await ws.send("x")
+        await ws.expect_close()
+        assert saved == [0.0]
+        await trio.sleep(60)
+    assert trio.current_time() == 60
 
 
 async def test_time_stands_still_while_a_thread_computes(autojump_clock: MockClock) -> None:

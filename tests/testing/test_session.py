@@ -710,3 +710,21 @@ async def test_a_handler_that_reads_nothing_can_be_left(autojump_clock: MockCloc
             for _ in range(10):
                 await ws.send("x")
         assert client.connections == []
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2, 10])
+async def test_a_crash_over_the_last_message_is_seen(steps: int) -> None:
+    """The handler has its turn before the session closes, however many it needs."""
+    crashing = TrioWeb("crashing")
+
+    @crashing.websocket("/")
+    async def crash_late(ws: Websocket) -> None:
+        await ws.recv()
+        for _ in range(steps):
+            await trio.lowlevel.checkpoint()
+        raise LookupError
+
+    async with open_client(crashing) as client:
+        with pytest.raises(AssertionError, match=r"nobody looked at .*1011"):
+            async with client.websocket("/") as ws:
+                await ws.send("x")

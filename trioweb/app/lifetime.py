@@ -139,6 +139,7 @@ async def open_lifetime(
             await holder.start(nursery.hold)
             ticking = HeldNursery()  # around the lifespan, which may serve connections itself
             await holder.start(ticking.hold)
+            await trio.lowlevel.checkpoint_if_cancelled()
             assert ticking.nursery is not None
             ticking.nursery.start_soon(ticker.loop)
             try:
@@ -146,6 +147,8 @@ async def open_lifetime(
                     running = HeldNursery()
                     try:
                         await holder.start(running.hold)
+                        # Cancelled meanwhile, it holds nothing any more, and neither should we.
+                        await trio.lowlevel.checkpoint_if_cancelled()
                         assert running.nursery is not None
                         await running.nursery.start(rooms.run)
                         yield

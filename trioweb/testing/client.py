@@ -160,6 +160,7 @@ class Client(Requests):
         finally:
             try:
                 if session is not None and not isinstance(failure, trio.Cancelled):
+                    await settle()  # what a handler does with the last message counts too
                     await leave(session, has_failed=failure is not None)
             finally:
                 # As a nursery waits for its tasks, cancelled or not.
@@ -223,8 +224,8 @@ class Client(Requests):
     def real_time(self) -> AbstractContextManager[None]:
         """A block in which a virtual clock does not jump, but goes as real time does.
 
-        For what the clock can't see: threads and processes of the test's own, sockets. The
-        application's worker threads hold the clock by themselves.
+        For what the clock can't see: processes, sockets, and threads that are not Trio's. Worker
+        threads hold the clock by themselves, for a second; then they have real time.
         """
         clock = virtual_clock()
         return nullcontext() if clock is None else clock.real_time()
@@ -259,7 +260,7 @@ async def open_client(
     """Run an application and give a client to it; no socket is opened.
 
     What the block raises comes out as itself, in no group. With a virtual clock
-    (``autojump_clock``) time passes at once, except while a ``def`` handler runs. A crash of a task
+    (``autojump_clock``) time passes at once, except while a worker thread runs. A crash of a task
     in ``app.nursery`` drains the application, as ever, and is raised at the end of the block.
 
     Args:

@@ -48,6 +48,9 @@ class VirtualClock(trio.abc.Instrument):
         self._threshold = math.inf  # as it is while nobody holds the clock
         self._rate = 0.0
         self._holders = self._real_holders = 0
+        # Of Trio's own threads, which are a user's: of trio.to_thread.run_sync without a limiter.
+        self._threads = trio.to_thread.current_default_thread_limiter()
+        self._thread_hold: _Hold | None = None
         self._turns = 0
         self._seen = self._looked_at = -math.inf
         self._stood_for = 0.0
@@ -71,6 +74,15 @@ class VirtualClock(trio.abc.Instrument):
         for scope, moment in list(self.waits.items()):
             if self.stands_still or real >= moment:
                 scope.cancel(reason="the virtual clock stands still")
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        """Trio's: a task may have begun to wait for a thread, or a thread have ended."""
+        if self._threads.borrowed_tokens:
+            if self._thread_hold is None:
+                self._thread_hold = _Hold(self, trio.lowlevel.current_trio_token())
+        elif self._thread_hold is not None:
+            self._thread_hold.release()
+            self._thread_hold = None
 
     def set_alarm(self) -> threading.Timer | None:
         """Let somebody look in a while, where only the test moves the clock, and may be waiting.

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from types import CodeType, FrameType
 
 # Frames of these say nothing to who looks for a place in a program.
-_ELSEWHERE = (f"{Path(trio.__file__).parent}{os.sep}", f"{Path(__file__).parents[1]}{os.sep}")
+_TRIOWEB = f"{Path(__file__).parents[1]}{os.sep}"
+_ELSEWHERE = (f"{Path(trio.__file__).parent}{os.sep}", _TRIOWEB)
 _STDLIB = f"{Path(os.__file__).parent}{os.sep}"
 # Where trioweb starts what nobody asked for.
 NOWHERE = "by trioweb"
@@ -43,10 +44,11 @@ def is_in_users_code(task: trio.lowlevel.Task) -> bool:
 def waits_at(task: trio.lowlevel.Task) -> str:
     """Where a task waits, in a program rather than in Trio or here."""
     frames = list(task.iter_await_frames())
-    telling = [one for one in frames if _is_telling(one[0].f_code)]
     if not frames:
         return "has not begun"
-    return f"waits {_place(*(telling or frames)[-1])}"
+    telling = [one for one in frames if _is_telling(one[0].f_code)]
+    ours = [one for one in frames if one[0].f_code.co_filename.startswith(_TRIOWEB)]
+    return f"waits {_place(*(telling or ours or frames)[-1])}"
 
 
 def _is_telling(code: CodeType) -> bool:
