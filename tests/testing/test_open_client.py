@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+import trio.lowlevel
+import trio.testing
 
 from trioweb import ConfigError, Depends, TrioWeb, Websocket
 from trioweb.testing import Link, open_client, open_server
@@ -307,3 +309,41 @@ async def test_a_template_is_no_connection() -> None:
         for misuse in (link.drop, link.stall, link.abort):
             with pytest.raises(RuntimeError, match="a method of the session"):
                 misuse()
+
+
+async def test_clients_that_are_opened_side_by_side_share_the_application(
+    autojump_clock: MockClock,
+) -> None:
+    """As fixtures are, whose lifespan takes its time."""
+    lives: list[str] = []
+
+    @asynccontextmanager
+    async def lifespan(app: TrioWeb) -> AsyncGenerator[None]:
+        lives.append("begins")
+        await trio.sleep(1)
+        yield
+
+    app = TrioWeb(lifespan=lifespan)
+    left = trio.Event()
+
+    async def visit() -> None:
+        async with open_client(app) as client:
+            assert (await client.get("/")).status == 404
+            await left.wait()
+
+    async with open_client(app), trio.open_nursery() as nursery:
+        nursery.start_soon(visit)
+        await trio.lowlevel.checkpoint()
+        left.set()
+    assert lives == ["begins"]
+
+    async def open_late(task_status: trio.TaskStatus[None]) -> None:
+        async with open_client(app):
+            task_status.started()
+            await trio.sleep(5)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(nursery.start, open_late)
+        await trio.testing.wait_all_tasks_blocked()
+        await visit()
+    assert lives == ["begins", "begins"]

@@ -19,6 +19,7 @@ from trioweb.http.headers import Headers
 from trioweb.testing.clock import virtual_clock
 from trioweb.testing.leaks import LeakCheck
 from trioweb.testing.link import Link
+from trioweb.testing.opening import Denied, run_websocket
 from trioweb.testing.patience import PATIENCE, bounded, patience
 from trioweb.testing.places import place_of_caller
 from trioweb.testing.requests import Requests
@@ -30,7 +31,7 @@ from trioweb.testing.running import (
     require_app,
 )
 from trioweb.testing.serving import Serving, settle
-from trioweb.testing.session import Denied, WebsocketSession, leave, run_websocket
+from trioweb.testing.session import WebsocketSession, leave
 from trioweb.testing.targets import parse_target
 from trioweb.ws.websocket import connection_of
 
@@ -287,6 +288,9 @@ async def open_client(
         raise TypeError(f"link= takes a Link, as in Link(buffer=1024), not {link!r}")
     leaks = LeakCheck(app)
     failure: BaseException | None = None
+    if not leaks.is_first:
+        # As when pytest-trio sets fixtures up side by side.
+        await leaks.tasks.has_started.wait()
     lifetime = None if app.is_running else Lifetime(app, leaks)
     try:
         async with trio.open_nursery() as nursery:
@@ -296,6 +300,7 @@ async def open_client(
                     context = contextvars.copy_context()
                     if lifetime is not None:
                         context = await lifetime.start(nursery, lifespan=lifespan)
+                    leaks.tasks.has_started.set()
                     try:
                         check_overrides(app, overrides or ())
                         hold_clock_for_threads(app)  # its lifespan may have set another limiter

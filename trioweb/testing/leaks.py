@@ -32,20 +32,26 @@ class Leaked(AssertionError):
 
 
 class LeakCheck:
-    """Looks for what is left of one application."""
+    """Looks for what is left of one application.
+
+    Attributes:
+        is_first: whether there was no other client of it before.
+        tasks: of the application; all clients of it share them.
+    """
 
     def __init__(self, app: TrioWeb) -> None:
         self._app = app
         self._found: list[str] = []
         watches = _watches()
-        self._is_first = app not in watches
+        self.is_first = app not in watches
         self.tasks = watches.setdefault(app, TaskWatch())
-        if self._is_first:
+        if self.is_first:
             trio.lowlevel.add_instrument(self.tasks)
 
     def stop_watching(self) -> None:
         """The application has ended, or goes on for another client, who watches its tasks."""
-        if self._is_first:
+        if self.is_first:
+            self.tasks.has_started.set()
             del _watches()[self._app]
             trio.lowlevel.remove_instrument(self.tasks)
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import math
 import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import h11
 import trio
-from trio_websocket import ConnectionClosed, ConnectionRejected, wrap_client_stream
+from trio_websocket import ConnectionClosed
 
-from trioweb.client.wire import SENT, Wire
-from trioweb.errors import TrioWebError, WebsocketClosed
+from trioweb.client.wire import SENT
+from trioweb.errors import WebsocketClosed
 from trioweb.http import jsoncodec
 from trioweb.http.headers import Headers
-from trioweb.testing.conversation import Conversation, show
+from trioweb.testing.conversation import show
 from trioweb.testing.likeness import difference, is_same
 from trioweb.testing.patience import (
     PATIENCE,
@@ -37,37 +35,15 @@ if TYPE_CHECKING:
     from trio_websocket import WebSocketConnection
 
     from trioweb.client.frame import Frame
+    from trioweb.client.wire import Wire
+    from trioweb.testing.conversation import Conversation
     from trioweb.testing.link import Link
-    from trioweb.testing.targets import Target
 
-# Messages that the client holds unread: a client that reads no more is one that was stalled.
-CLIENT_QUEUE = math.inf
-# The server's limits are what is tested, not the client's: above all of them.
-CLIENT_MAX_SIZE = 256 * 1024 * 1024
 # How a server may close without the test having to look: in good order, or because it shuts down.
 _QUIET_ENDS = frozenset((1000, 1001, 1005))
 # What trio-websocket says of a server that breaks the protocol.
 _DISLIKES = frozenset((1002, 1007, 1009))
 _MISSING: Any = object()
-
-
-class Denied(TrioWebError):
-    """The server answered a WebSocket handshake with an HTTP response instead of 101.
-
-    Args:
-        status: of the response.
-        headers: of the response.
-        body: of the response.
-    """
-
-    def __init__(self, status: int, headers: Headers, body: bytes) -> None:
-        super().__init__(status, headers, body)
-        self.status = status
-        self.headers = headers
-        self.body = body
-
-    def __str__(self) -> str:
-        return f"the handshake was answered with {self.status}: {self.body[:500]!r}"
 
 
 class WebsocketSession:
@@ -467,79 +443,6 @@ async def leave(session: WebsocketSession, *, has_failed: bool) -> None:
     if closed.code not in _QUIET_ENDS:
         what = f"nobody looked at how the connection had ended: {closed}; expect_close() does"
         raise AssertionError(session._explain(what))
-
-
-async def run_websocket(
-    link: Link,
-    target: Target,
-    subprotocols: Sequence[str],
-    headers: Headers,
-    tell_handler: Callable[[], str],
-    *,
-    task_status: trio.TaskStatus[WebsocketSession],
-) -> None:
-    """Open a WebSocket over a link, and run what trio-websocket runs, to its end.
-
-    Args:
-        link: the client's end.
-        target: host and path of the handshake.
-        subprotocols: offered, the preferred one first.
-        headers: sent with the handshake.
-        tell_handler: says where the handler is, for failures.
-        task_status: given the session.
-
-    Raises:
-        Denied: the server refused it.
-        WebsocketClosed: the server went away before it answered.
-    """
-    talk = Conversation(target.path)
-    wire = Wire(link, _check_answer, talk)
-    try:
-        async with trio.open_nursery() as writer:
-            writer.start_soon(wire.send_loop)
-            async with trio.open_nursery() as nursery:
-                connection = await wrap_client_stream(
-                    nursery,
-                    wire,  # type: ignore[arg-type]  # it wants any Stream really
-                    target.host,
-                    target.path,
-                    subprotocols=subprotocols,
-                    extra_headers=headers.raw,
-                    message_queue_size=CLIENT_QUEUE,  # type: ignore[arg-type]  # as for trio's channels
-                    max_message_size=CLIENT_MAX_SIZE,
-                    receive_buffer_size=64 * 1024,
-                )
-                task_status.started(WebsocketSession(connection, link, wire, talk, tell_handler))
-            writer.cancel_scope.cancel()
-    except BaseExceptionGroup as group:
-        await _raise_refusal(group, link)
-
-
-def _check_answer(answer: bytes, has_ended: bool) -> None:
-    if has_ended:
-        raise WebsocketClosed(1006, "the server left before it had answered the handshake")
-
-
-async def _raise_refusal(group: BaseExceptionGroup[BaseException], link: Link) -> None:
-    """Raise what says in a test's terms why there is no WebSocket."""
-    _, rest = group.split(trio.Cancelled)
-    failure: BaseException | None = rest
-    while isinstance(failure, BaseExceptionGroup) and len(failure.exceptions) == 1:
-        failure = failure.exceptions[0]
-    if isinstance(failure, ConnectionRejected):
-        await link.aclose()
-        headers = read_headers(failure.headers)
-        raise Denied(failure.status_code, headers, failure.body or b"") from None
-    if isinstance(failure, WebsocketClosed):
-        raise failure from None
-    if isinstance(failure, h11.LocalProtocolError):
-        # How trio-websocket takes an answer that it can't take: it tries to refuse it.
-        why: BaseException = failure
-        while why.__context__ is not None:
-            why = why.__context__
-        reason = f"the client can't take the answer to the handshake: {why}"
-        raise WebsocketClosed(1006, reason) from failure
-    raise group
 
 
 def read_headers(pairs: Sequence[tuple[bytes, bytes]]) -> Headers:

@@ -50,10 +50,12 @@ class TaskWatch(trio.abc.Instrument):
 
     Attributes:
         openings: what these tasks open.
+        has_started: set when the application runs, or could not be started.
     """
 
     def __init__(self) -> None:
         self.openings = Openings()
+        self.has_started = trio.Event()
         self._adopted: set[trio.lowlevel.Task] = set()
         self._started: dict[trio.lowlevel.Task, Started] = {}
 
