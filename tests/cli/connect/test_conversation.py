@@ -242,6 +242,26 @@ async def test_leaving_in_the_middle_of_a_message(autojump_clock: trio.testing.M
     assert trio.current_time() == pytest.approx(11)
 
 
+async def test_connection_lost_in_the_middle_of_a_message(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Nothing is waited for any more."""
+    async with meet(buffer=1000) as meeting, trio.open_nursery() as nursery:
+        meeting.link.stall()
+        conversation = meeting.talk(["x" * 5000])
+        with trio.move_on_after(10):
+            await conversation.run()
+
+        async def vanish() -> None:
+            await trio.sleep(0.5)
+            meeting.link.abort()
+
+        nursery.start_soon(vanish)
+        ending = await conversation.close(1)
+    assert ending == Ending(1006, "the connection ended without a Close")
+    assert trio.current_time() == pytest.approx(10.5)
+
+
 async def test_server_that_closes_while_we_send(autojump_clock: trio.testing.MockClock) -> None:
     """Its code is told, though our message never went out."""
     async with meet() as meeting:
