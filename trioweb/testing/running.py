@@ -45,13 +45,16 @@ def check_overrides(app: TrioWeb, overrides: Iterable[Callable[..., Any]]) -> No
     """Refuse overrides that would do nothing, so that a test would talk to the real thing.
 
     Args:
-        app: with its handlers bound.
+        app: with its handlers bound, and the overrides in force.
         overrides: what is replaced.
 
     Raises:
-        ValueError: no handler depends on one of them.
+        ValueError: neither a handler nor another override depends on one of them.
+        RouteError: the signature of one can't be bound.
     """
-    known = set().union(*(find_dependencies(route.binding) for route in app.router.routes))
+    known: set[object] = set()
+    for route in app.router.routes if overrides else ():
+        known |= find_dependencies(route.binding, app.dependency_overrides)
     for function in overrides:
         if function not in known:
             raise ValueError(f"overrides= replaces {function!r}, which no handler depends on")
