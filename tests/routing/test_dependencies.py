@@ -6,7 +6,7 @@ import functools
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Optional, Self
 from unittest.mock import AsyncMock, Mock
 
 import pytest
@@ -729,3 +729,55 @@ async def test_overrides_in_a_circle() -> None:
     overrides = {plain: needs_other, other: needs_plain}
     with pytest.raises(RouteError, match="plain → needs_other → other → needs_plain → plain"):
         await call(handler, overrides=overrides)
+
+
+@pytest.mark.parametrize(
+    "annotation",
+    [
+        Annotated[str, Depends(plain)] | None,
+        Optional[Annotated[str, Depends(plain)]],  # noqa: UP045 - the old notation is meant
+        Annotated[str, Depends] | None,
+        list[Annotated[str, Depends(plain)]],
+        list[Annotated[str, Depends(plain)] | None],
+        Annotated[Annotated[str, Depends(plain)] | None, "a comment"],
+        Annotated[Annotated[str, Depends(plain)] | None, Depends(of_async)],
+        Annotated[OfDataclass, Depends(OfDataclass)] | None,
+    ],
+)
+def test_depends_in_a_part_of_an_annotation_is_refused(annotation: Any) -> None:
+    """Else the parameter would be one of the query, or the body: whatever the client says."""
+
+    def handler(user: Any = None) -> None: ...
+
+    handler.__annotations__["user"] = annotation
+    with pytest.raises(RouteError, match=r"'user': .* write Annotated\[T \| None, Depends\(f\)\]"):
+        read(handler)
+
+
+async def test_other_metadata_in_a_part_of_an_annotation_is_none_of_ours() -> None:
+    def handler(user: Annotated[str, "a name"] | None = None) -> str | None:
+        return user
+
+    assert await call(handler, "/?user=Ada") == "Ada"
+
+
+async def test_depends_as_a_keyword_of_partial_is_the_default() -> None:
+    """The handler gets what it makes, never the marker."""
+
+    def handler(request: Request, user: str, size: int) -> tuple[str, int]:
+        return user, size
+
+    bound = functools.partial(handler, user=Depends(plain), size=3)
+    assert await call(bound, "/?user=Eve&size=4") == ("made", 3)
+
+
+@pytest.mark.parametrize("where", ["by place", "for 'user'"])
+def test_depends_that_partial_would_pass_on_is_refused(where: str) -> None:
+    def handler(user: str) -> None: ...
+
+    def wrapper(*args: Any, **kwargs: Any) -> None: ...
+
+    by_place = functools.partial(handler, Depends(plain))
+    bound = by_place if where == "by place" else functools.partial(wrapper, user=Depends(plain))
+    with pytest.raises(RouteError, match=rf"'/p': partial\(\) has a Depends {where}"):
+        read(bound)

@@ -11,7 +11,7 @@ import trio
 import trio.lowlevel
 import trio.testing
 
-from trioweb import ConfigError, Depends, TrioWeb, Websocket
+from trioweb import ConfigError, Depends, RouteError, TrioWeb, Websocket
 from trioweb.testing import Link, open_client, open_server
 
 if TYPE_CHECKING:
@@ -347,3 +347,45 @@ async def test_clients_that_are_opened_side_by_side_share_the_application(
         await trio.testing.wait_all_tasks_blocked()
         await visit()
     assert lives == ["begins", "begins"]
+
+
+async def test_overrides_of_what_only_an_override_needs() -> None:
+    """They are used, so they are right; what an override can't be given is said at once."""
+    app = make_asking_app()
+
+    def open_database() -> str:
+        raise AssertionError("the real one")
+
+    def make_session(database: str = Depends(open_database)) -> str:
+        return f"session of {database}"
+
+    def make_name(session: str = Depends(make_session)) -> str:
+        return f"name of the {session}"
+
+    overrides: dict[Any, Any] = {get_name: make_name, open_database: lambda: "a fake"}
+    async with open_client(app, overrides=overrides) as client:
+        assert (await client.get("/")).text == "hello name of the session of a fake"
+    with pytest.raises(ValueError, match=r"replaces .*open_database.*, which no handler depends"):
+        async with open_client(app, overrides={open_database: lambda: "a fake"}):
+            pass
+
+    def wrong(thing: set[str]) -> str:
+        return "never"
+
+    with pytest.raises(
+        RouteError, match=r"override 'wrong' of .*'thing: set\[str\]' can't be bound"
+    ):
+        async with open_client(app, overrides={get_name: wrong}):
+            pass
+    assert app.dependency_overrides == {}
+
+
+async def test_overrides_that_need_each_other_end() -> None:
+    """Whoever looks for what they need comes to an end; the request says that it can't be."""
+    app = make_asking_app()
+
+    def make_name(name: str = Depends(get_name)) -> str:
+        return name
+
+    async with open_client(app, overrides={get_name: make_name}) as client:
+        assert (await client.get("/")).status == 500

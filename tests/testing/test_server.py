@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -17,6 +17,7 @@ from trioweb.testing import Leaked, open_server
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
+    from trio.testing import MockClock
     from trio_websocket import WebSocketConnection
 
     from trioweb import Websocket
@@ -220,3 +221,80 @@ async def test_a_task_that_outlives_the_server_fails_the_test(nursery: trio.Nurs
 
     with pytest.raises(Leaked, match=r"sleep_forever, started at .* in show; "):
         await ask()
+
+
+async def sleep_shielded() -> None:
+    with trio.CancelScope(shield=True):
+        await trio.sleep(3600)
+
+
+async def sleep_shielded_again() -> None:
+    try:
+        await sleep_shielded()
+    finally:
+        await sleep_shielded()
+
+
+@pytest.mark.parametrize(("sleep", "seconds"), [(sleep_shielded, 5), (sleep_shielded_again, 10)])
+async def test_a_handler_that_shields_itself(
+    sleep: Any, seconds: int, mock_clock: MockClock
+) -> None:
+    """The test fails, and does not hang; the lifespan is left in order."""
+    recorded = Recorded()
+    inside = trio.Event()
+
+    @recorded.app.get("/stubborn")
+    async def handler() -> None:
+        inside.set()
+        await sleep()
+
+    async def leave(nursery: trio.Nursery) -> None:
+        async with open_server(recorded.app) as server:
+            nursery.start_soon(fetch, server, "GET /stubborn")
+            await inside.wait()
+            mock_clock.autojump_threshold = 0
+
+    async with trio.open_nursery() as nursery:
+        with pytest.raises(
+            Leaked, match=r"1 thing has outlived .*\n.*; it waits at .* in sleep_sh"
+        ):
+            await leave(nursery)
+    assert recorded.notes == ["entered", "left"]
+    assert trio.current_time() == seconds
+
+
+@pytest.mark.parametrize("shielded", [True, False])
+async def test_a_lifespan_that_does_not_end(shielded: bool, mock_clock: MockClock) -> None:
+    @asynccontextmanager
+    async def lifespan(app: TrioWeb) -> AsyncGenerator[None]:
+        yield
+        with trio.CancelScope(shield=shielded):
+            await trio.sleep(3600)
+
+    async def leave() -> None:
+        async with open_server(TrioWeb("wrong", lifespan=lifespan)):
+            mock_clock.autojump_threshold = 0
+
+    with pytest.raises(Leaked, match=r"the lifespan; it waits at .* in lifespan"):
+        await leave()
+    assert trio.current_time() == 5
+
+
+async def test_a_task_that_shields_itself_is_a_note_of_a_failure(mock_clock: MockClock) -> None:
+    """What the block raises matters more; a task of app.nursery is named too."""
+
+    @asynccontextmanager
+    async def lifespan(app: TrioWeb) -> AsyncGenerator[None]:
+        app.nursery.start_soon(sleep_shielded)
+        yield
+
+    async def fail() -> None:
+        async with open_server(TrioWeb("wrong", lifespan=lifespan)):
+            mock_clock.autojump_threshold = 0
+            raise AssertionError("mine")
+
+    with pytest.raises(AssertionError, match="mine") as caught:
+        await fail()
+    (note,) = caught.value.__notes__
+    assert "sleep_shielded, started at " in note
+    assert trio.current_time() == 5

@@ -20,6 +20,7 @@ from trioweb.net import as_byte_stream
 from trioweb.net.listen import open_tcp_listeners, open_unix_listener
 from trioweb.net.ticker import Ticker
 from trioweb.rooms import Room, Rooms
+from trioweb.routing.refusal import refuse_dependencies
 from trioweb.server import Server
 from trioweb.ws.caps import ConnectionCaps
 
@@ -97,6 +98,8 @@ class TrioWeb(Dispatch, Registration):
         self._caps = ConnectionCaps()
         self._ticker = Ticker()
         self._guards = tuple(guards)
+        for guard in self._guards:
+            refuse_dependencies(guard, "guards")
         self._lifespan = lifespan
         self._nursery: AppNursery | None = None
         self._server: Server | None = None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from trioweb.app.middleware import call
 from trioweb.errors import ConfigError, HTTPException, WebsocketClosed, WebSocketException
 from trioweb.http.response import Response, error_response, html, json, to_response
+from trioweb.routing.refusal import refuse_dependencies
 from trioweb.ws.groups import as_leaf
 from trioweb.ws.nursery import is_end_of
 
@@ -32,11 +33,13 @@ class Failures:
 
         Raises:
             ConfigError: the type is no Exception, or has a handler already.
+            RouteError: the handler asks for a dependency.
         """
         if not (isinstance(kind, type) and issubclass(kind, Exception)):
             raise ConfigError(f"@app.exception takes exception types, not {kind!r}")
         if kind in self._handlers:
             raise ConfigError(f"{kind.__name__} has an exception handler already")
+        refuse_dependencies(handler, "exception handlers")
         self._handlers[kind] = handler
 
     def find(self, error: BaseException) -> tuple[type[BaseException], Handler] | None:

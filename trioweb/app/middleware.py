@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from trioweb.errors import ConfigError, Forbidden
 from trioweb.http.response import Response, to_response
+from trioweb.routing.refusal import refuse_dependencies
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -64,9 +65,11 @@ class Middleware:
 
         Raises:
             ConfigError: there is no such kind, or the function can't be called.
+            RouteError: the function asks for a dependency.
         """
         if not callable(function):
             raise ConfigError(f"middleware {function!r} can't be called")
+        refuse_dependencies(function, "middleware")
         if kind == "request":
             self.request.append(function)
         elif kind == "response":

@@ -18,7 +18,7 @@ from trioweb.rooms.tasks import RoomTask
 from trioweb.routing import TextPattern, UnresolvedAnnotation
 from trioweb.routing.annotations import resolve
 from trioweb.routing.conversion import bare, value_converter
-from trioweb.routing.dependencies import Dependency
+from trioweb.routing.dependencies import Dependency, find_dependency
 from trioweb.routing.routes import handler_name, is_plain_def
 from trioweb.routing.signature import NOTHING, Plan, SignatureReader, Slot
 
@@ -156,7 +156,7 @@ class _TaskReader(SignatureReader[_Source]):
             return Slot(name, "room", lambda _values: _ROOM, only)
         if kind in self._app_types or (name == "app" and says_nothing):
             return Slot(name, "app", lambda _values: self._app, only)
-        if isinstance(default, Dependency):
+        if isinstance(default, Dependency) or find_dependency(annotation) is not None:
             raise RouteError(f"{self._what}: {name!r}: Depends is for handlers, not for room tasks")
         if default is not NOTHING:
             return Slot(name, f"default:{name}", lambda _values: default, only)

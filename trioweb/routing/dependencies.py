@@ -75,7 +75,8 @@ def Depends(f: Handler | None = None, *, cache: bool = True) -> Any:
     cancelled.
 
     For handlers of routes, and for dependencies. Middleware, guards, exception handlers and room
-    tasks have none. A parameter that is named as one of the path is that one, whatever it says.
+    tasks have none, and are refused if they ask. A parameter that is named as one of the path is
+    that one, whatever it says. As a keyword of ``functools.partial`` it is the default.
 
     Args:
         f: a function or async function, a class or another callable object; a generator function
@@ -290,28 +291,55 @@ def find_dependency(annotation: object) -> Dependency | None:
     """The ``Depends(...)`` of an ``Annotated``; other metadata is not ours.
 
     Raises:
-        RouteError: there are several, or it is not called.
+        RouteError: there are several, it is not called, or it is not of the whole annotation.
     """
     if get_origin(annotation) is not Annotated:
+        _refuse_within(get_args(annotation))
         return None
-    _, *metadata = get_args(annotation)
+    kind, *metadata = get_args(annotation)
     if any(one is Depends for one in metadata):
         raise RouteError("Annotated[..., Depends] says nothing; write Depends() or Depends(f)")
+    _refuse_within(get_args(kind))
     found = [one for one in metadata if isinstance(one, Dependency)]
     if len(found) > 1:
         raise RouteError(f"one Depends too many in {annotation}: a parameter has one value")
     return found[0] if found else None
 
 
-def find_dependencies(binding: Binding | None) -> set[object]:
-    """What a handler depends on, by itself or by way of others: keys of functions."""
+def _refuse_within(parts: tuple[object, ...]) -> None:
+    """Refuse Depends in a part of an annotation, lest the parameter is one of the query."""
+    for part in parts:
+        metadata = get_args(part)[1:] if get_origin(part) is Annotated else ()
+        if any(one is Depends or isinstance(one, Dependency) for one in metadata):
+            raise RouteError(
+                "Depends is for the whole parameter, and not for a part of its annotation; write "
+                "Annotated[T | None, Depends(f)] instead of Annotated[T, Depends(f)] | None"
+            )
+        _refuse_within(get_args(part))
+
+
+def find_dependencies(binding: Binding | None, overrides: Mapping[Handler, Handler]) -> set[object]:
+    """What a handler depends on, by itself or by way of others: keys of functions.
+
+    Args:
+        binding: the handler's, if it has one yet.
+        overrides: what stands for which function; what these depend on counts too.
+
+    Raises:
+        TypeError: an override can't be called.
+        RouteError: the signature of an override can't be bound.
+    """
     found: set[object] = set()
     todo = [] if binding is None else [binding]
     while todo:
         for _, wanted in todo.pop().dependencies:
-            if wanted.provider.key not in found:
-                found.add(wanted.provider.key)
-                todo.append(wanted.provider.binding)
+            provider = wanted.provider
+            if provider.key in found:
+                continue
+            found.add(provider.key)
+            todo.append(provider.binding)
+            if provider.key in overrides:
+                todo.append(provider.overridden_by(overrides[provider.function]).binding)
     return found
 
 

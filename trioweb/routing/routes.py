@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from trioweb.errors import RouteError
 from trioweb.routing.patterns import Pattern
+from trioweb.routing.refusal import refuse_dependencies
 from trioweb.types import UNSET
 from trioweb.ws.handshake import is_token
 
@@ -84,6 +85,8 @@ class Route:
             self.name = handler_name(self.handler)
         if not all(callable(guard) for guard in self.guards):
             raise RouteError(f"route {self.path!r}: guards must be functions, not {self.guards!r}")
+        for guard in self.guards:
+            refuse_dependencies(guard, "guards")
         if self.error_format is not None and self.error_format not in ERROR_FORMATS:
             raise RouteError(
                 f"route {self.path!r}: error_format must be one of {', '.join(ERROR_FORMATS)}, "

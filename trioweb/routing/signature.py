@@ -16,6 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar
 
 from trioweb.errors import RouteError
+from trioweb.routing.dependencies import Dependency
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -135,10 +136,10 @@ class SignatureReader(ABC, Generic[S]):
         has_args: bool,
     ) -> Plan[S]:
         # What a partial has bound by name is no question any more, but inspect still lists it.
-        settled = function.keywords if isinstance(function, partial) else {}
         named = [
             one for one in parameters if one.kind in _POSITIONAL or one.kind is one.KEYWORD_ONLY
         ]
+        settled = self._settled(function, named)
         asked = [one for one in named if one.name not in settled or one.name in self._names]
         slots = {one.name: self._slot(function, one) for one in asked}
         positional = [one for one in asked if one.kind in _POSITIONAL]
@@ -154,6 +155,29 @@ class SignatureReader(ABC, Generic[S]):
                 raise self._cannot_bind(one)
             (plan.args if one.kind in _POSITIONAL else plan.kwargs).append(slot_of_one)
         return plan
+
+    def _settled(self, function: Handler, named: list[inspect.Parameter]) -> set[str]:
+        """The names that a partial has given values to; a Depends is none, but a default.
+
+        Raises:
+            RouteError: a Depends goes where the partial would pass on the marker itself.
+        """
+        if not isinstance(function, partial):
+            return set()
+        asking = {
+            name for name, value in function.keywords.items() if isinstance(value, Dependency)
+        }
+        if any(isinstance(one, Dependency) for one in function.args):
+            raise RouteError(
+                f"{self._what}: partial() has a Depends by place; give it by name: "
+                f"partial(f, name=Depends(...))"
+            )
+        for name in asking - {one.name for one in named}:
+            raise RouteError(
+                f"{self._what}: partial() has a Depends for {name!r}, which is no parameter of "
+                f"what it calls; give it to a function that names it"
+            )
+        return set(function.keywords) - asking
 
     def _cannot_bind(self, parameter: inspect.Parameter) -> RouteError:
         name = parameter.name

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from trioweb.testing.tasks import TaskWatch
+from trioweb.testing.places import is_in_users_code, waits_at
+from trioweb.testing.tasks import TaskWatch, break_shields
 from trioweb.ws.ending import State
 from trioweb.ws.websocket import connection_of
 
@@ -74,6 +75,27 @@ class LeakCheck:
         """All tasks should have ended."""
         for started in self.tasks.alive():
             self.note(str(started))
+
+    def insist(self, lifetime: trio.lowlevel.Task) -> bool:
+        """What goes on is noted, and loses its shields, so that the test fails instead of hanging.
+
+        Args:
+            lifetime: the task that is in the application's lifetime, and should have left it.
+
+        Returns:
+            Whether it is the lifespan that does not end.
+        """
+        is_lifespan = is_in_users_code(lifetime)
+        if is_lifespan:
+            stubborn, said = [lifetime], [f"the lifespan; it {waits_at(lifetime)}"]
+        else:
+            alive = self.tasks.alive()
+            stubborn, said = [one.task for one in alive], [str(one) for one in alive]
+        for task, what in zip(stubborn, said, strict=True):
+            self.note(what)
+            say_before_waiting(f"{what}: it has not ended, and its shields are broken")
+            break_shields(task)
+        return is_lifespan
 
     def look_at_descriptors(self) -> None:
         """What the application has opened should be closed."""

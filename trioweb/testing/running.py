@@ -11,10 +11,7 @@ import trio
 from trioweb.app import TrioWeb
 from trioweb.routing.dependencies import find_dependencies
 from trioweb.testing.clock import HoldingLimiter, virtual_clock
-from trioweb.testing.leaks import say_before_waiting
 from trioweb.testing.patience import PATIENCE, bounded
-from trioweb.testing.places import is_in_users_code, waits_at
-from trioweb.testing.tasks import break_shields
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Mapping
@@ -46,13 +43,16 @@ def check_overrides(app: TrioWeb, overrides: Iterable[Callable[..., Any]]) -> No
     """Refuse overrides that would do nothing, so that a test would talk to the real thing.
 
     Args:
-        app: with its handlers bound.
+        app: with its handlers bound, and the overrides in force.
         overrides: what is replaced.
 
     Raises:
-        ValueError: no handler depends on one of them.
+        ValueError: neither a handler nor another override depends on one of them.
+        RouteError: the signature of one can't be bound.
     """
-    known = set().union(*(find_dependencies(route.binding) for route in app.router.routes))
+    known: set[object] = set()
+    for route in app.router.routes if overrides else ():
+        known |= find_dependencies(route.binding, app.dependency_overrides)
     for function in overrides:
         if function not in known:
             raise ValueError(f"overrides= replaces {function!r}, which no handler depends on")
@@ -169,26 +169,19 @@ class Lifetime:
             self._ended.set()
 
     async def leave(self) -> None:
-        """Leave it; ``error`` is what came of it."""
-        self._left.set()
-        with bounded(PATIENCE) as scope:
-            scope.shield = True
-            await self._ended.wait()
-        if not self._ended.is_set():
-            self._insist()
-            with trio.CancelScope(shield=True):
-                await self._ended.wait()
+        """Leave it; ``error`` is what came of it.
 
-    def _insist(self) -> None:
+        Cancellation:
+            It waits on; what it waits for ends in time, or is made to.
+        """
         assert self._task is not None
-        if is_in_users_code(self._task):
-            stubborn, said = [self._task], [f"the lifespan; it {waits_at(self._task)}"]
-        else:
-            alive = self._leaks.tasks.alive()
-            stubborn, said = [one.task for one in alive], [str(one) for one in alive]
-        for task, what in zip(stubborn, said, strict=True):
-            self._leaks.note(what)
-            say_before_waiting(f"{what}: it was cancelled, and goes on")
-            break_shields(task)
-        self._scope.shield = False
-        self._scope.cancel(reason="the lifespan has not ended")
+        self._left.set()
+        while True:
+            with bounded(PATIENCE) as waiting:
+                waiting.shield = True
+                await self._ended.wait()
+            if self._ended.is_set():
+                return
+            self._leaks.insist(self._task)
+            self._scope.shield = False
+            self._scope.cancel(reason="the lifespan has not ended")

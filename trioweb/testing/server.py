@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from trioweb.testing.leaks import LeakCheck
+from trioweb.testing.patience import PATIENCE, bounded
 from trioweb.testing.running import require_app
 from trioweb.ws.groups import first_failure
 
@@ -70,7 +71,8 @@ async def open_server(app: TrioWeb) -> AsyncGenerator[LiveServer]:
         RuntimeError: the application runs already.
         Exception: what the lifespan or a task of ``app.nursery`` raised, as it was raised; it
             cancels the block.
-        Leaked: a task of the application is left, in a nursery that is not its own.
+        Leaked: a task of the application is left, in a nursery that is not its own; or one, or the
+            lifespan, has not ended 5 s after the block, shields or not: then it is cancelled.
 
     Cancellation:
         Cancels the server too, which ends at once, and the lifespan with it.
@@ -78,20 +80,17 @@ async def open_server(app: TrioWeb) -> AsyncGenerator[LiveServer]:
     require_app(app, "open_server() was given")
     failure: BaseException | None = None
     leaks = LeakCheck(app)
-
-    async def serve(*, task_status: ListeningStatus) -> None:
-        leaks.tasks.adopt()
-        await app.serve(HOST, 0, task_status=task_status)
-
+    serving = _Serving(app, leaks)
     try:
         async with trio.open_nursery() as nursery:
-            ((host, port, *_),) = await nursery.start(serve)
+            ((host, port, *_),) = await nursery.start(serving.run)
+            leaks.tasks.has_started.set()
             try:
                 yield LiveServer(app, host, port)
             except BaseException as exc:
                 # Raised behind the nursery, which would wrap it, and cancel the lifespan.
                 failure = exc
-            _end(app)
+            await serving.end(nursery.cancel_scope)
     except BaseExceptionGroup as group:
         crash = first_failure(group)
         # Where the block only was cancelled, what cancelled it is what matters.
@@ -107,11 +106,51 @@ async def open_server(app: TrioWeb) -> AsyncGenerator[LiveServer]:
         raise failure
 
 
-def _end(app: TrioWeb) -> None:
-    """Drain without patience; cancelling ``serve`` would cancel the lifespan's own clean-up."""
-    patience = app.config.GRACEFUL_SHUTDOWN_TIMEOUT
-    app.config.GRACEFUL_SHUTDOWN_TIMEOUT = 0
-    try:
-        app.shutdown()
-    finally:
-        app.config.GRACEFUL_SHUTDOWN_TIMEOUT = patience
+class _Serving:
+    """The task in which an application is served.
+
+    Args:
+        app: which is served.
+        leaks: told of what does not end.
+    """
+
+    def __init__(self, app: TrioWeb, leaks: LeakCheck) -> None:
+        self._app = app
+        self._leaks = leaks
+        self._task: trio.lowlevel.Task | None = None
+        self._ended = trio.Event()
+
+    async def run(self, *, task_status: ListeningStatus) -> None:
+        """Serve to the end; the body of the task."""
+        self._leaks.tasks.adopt()
+        self._task = trio.lowlevel.current_task()
+        try:
+            await self._app.serve(HOST, 0, task_status=task_status)
+        finally:
+            self._ended.set()
+
+    async def end(self, scope: trio.CancelScope) -> None:
+        """Drain without patience, and wait for the end; at last break the shields of what goes on.
+
+        Args:
+            scope: around the task. Cancelling it cancels the lifespan's own clean-up, so that is
+                only for a lifespan that does not end by itself.
+
+        Cancellation:
+            It waits on; what it waits for is cancelled too.
+        """
+        patience = self._app.config.GRACEFUL_SHUTDOWN_TIMEOUT
+        self._app.config.GRACEFUL_SHUTDOWN_TIMEOUT = 0
+        try:
+            self._app.shutdown()
+        finally:
+            self._app.config.GRACEFUL_SHUTDOWN_TIMEOUT = patience
+        while True:
+            with bounded(PATIENCE) as waiting:
+                waiting.shield = True
+                await self._ended.wait()
+            if self._ended.is_set():
+                return
+            assert self._task is not None
+            if self._leaks.insist(self._task):
+                scope.cancel(reason="the lifespan has not ended")
