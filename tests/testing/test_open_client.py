@@ -389,3 +389,40 @@ async def test_overrides_that_need_each_other_end() -> None:
 
     async with open_client(app, overrides={get_name: make_name}) as client:
         assert (await client.get("/")).status == 500
+
+
+@pytest.mark.parametrize("steps", range(40))
+async def test_it_can_be_cancelled_at_any_step(steps: int, autojump_clock: MockClock) -> None:
+    """While the lifespan starts, while a session opens, and when all has begun."""
+    lived: list[str] = []
+
+    @asynccontextmanager
+    async def lifespan(app: TrioWeb) -> AsyncGenerator[None]:
+        try:
+            await trio.lowlevel.checkpoint()
+            yield
+        finally:
+            lived.append("left")
+
+    app = TrioWeb(lifespan=lifespan)
+
+    @app.websocket("/")
+    async def handler(ws: Websocket) -> None:
+        await ws.wait_closed()
+
+    scope = trio.CancelScope()
+
+    async def cancel() -> None:
+        for _ in range(steps):
+            await trio.lowlevel.checkpoint()
+        scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(cancel)
+        with scope:
+            async with open_client(app) as client, client.websocket("/"):
+                await trio.sleep_forever()
+    assert not app.is_running
+    assert len(lived) <= 1
+    async with open_client(app) as client, client.websocket("/"):
+        pass
