@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from tests.app.conftest import HANDSHAKE
-from trioweb import TrioWeb
+from trioweb import Depends, TrioWeb
 from trioweb.testing import open_client
 
 if TYPE_CHECKING:
@@ -137,3 +137,25 @@ async def test_a_handshake_that_is_slow_but_in_time_is_answered_with_its_own_sta
 
     assert (await answer_to(app, NO_ROUTE))[0] == 404
     assert (await answer_to(app, STRANGER))[0] == 403
+
+
+@pytest.mark.parametrize(
+    ("accept", "who"), [("auto", "what comes before the handler"), ("manual", "the handler")]
+)
+async def test_the_log_says_who_did_not_accept(
+    accept: Any, who: str, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A handler that is accepted for is not to blame for what hangs before it."""
+    app = TrioWeb(config=CONFIG)
+
+    async def hang() -> None:
+        if accept == "auto":
+            await trio.sleep_forever()
+
+    @app.websocket("/ws", accept=accept)
+    async def ws(ws: Websocket, nothing: None = Depends(hang)) -> None:
+        await trio.sleep_forever()
+
+    assert await answer_to(app, HEAD) == (503, WEBSOCKET_TIMEOUT)
+    (record,) = [one for one in caplog.records if "did not accept" in one.getMessage()]
+    assert record.getMessage() == f"ws: {who} did not accept within WEBSOCKET_TIMEOUT=3 s"

@@ -404,9 +404,11 @@ class _WebsocketSession:
         if connection.is_draining:
             return error_response(ServerShutdown())
         if connection.has_timed_out:
+            who = "what comes before the handler" if self._endpoint.accepts else "the handler"
             logger.warning(
-                "%s did not accept() within WEBSOCKET_TIMEOUT=%g s",
+                "%s: %s did not accept within WEBSOCKET_TIMEOUT=%g s",
                 self._endpoint.name,
+                who,
                 connection.options.timeout,
             )
             return error_response(ServiceUnavailable())
