@@ -2,22 +2,42 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import trio
 import trio.testing
 
 from trioweb.cli.connect.address import parse_address
 from trioweb.cli.connect.opening import CannotConnect, explain, make_tls, shake_hands
+from trioweb.ws.handshake import accept_key
+
+# The beginning of an answer that upgrades.
+UPGRADE = b"HTTP/1.1 101 Switching\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
 
 
 async def fail_handshake(answer: bytes) -> str:
-    """What is told of an answer after which the server leaves."""
+    """What is told of an answer after which the server leaves.
+
+    Args:
+        answer: in a 101, ``%s`` stands for what the key of the handshake is to be answered with.
+    """
     ours, theirs = trio.testing.memory_stream_pair()
-    await theirs.send_all(answer)
-    await theirs.send_eof()
-    with pytest.raises(ExceptionGroup) as caught:
+
+    async def serve() -> None:
+        request = bytes(await theirs.receive_some())
+        found = re.search(rb"Sec-WebSocket-Key: (\S+)", request)
+        assert found is not None
+        await theirs.send_all(answer.replace(b"%s", accept_key(found[1].decode()).encode()))
+        await theirs.send_eof()
+
+    async def meet() -> None:
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve)
             await shake_hands(nursery, ours, parse_address("ws://a/"))
+
+    with pytest.raises(ExceptionGroup) as caught:
+        await meet()
     return explain(caught.value)
 
 
@@ -72,19 +92,38 @@ async def test_endless_refusal_is_not_read_to_its_end() -> None:
 
 
 @pytest.mark.parametrize(
-    "answer",
+    ("answer", "cause"),
     [
-        b"HTTP/1.1 101 Switching\r\n\r\n",
-        b"HTTP/1.1 101 Switching\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Accept: wrong\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\nbroken header\r\n\r\n",
-        b"HTTP/9 1\r\n\r\n",
+        (b"HTTP/1.1 101 Switching\r\n\r\n", "Missing header, 'Connection: Upgrade'"),
+        (
+            b"HTTP/1.1 101 Switching\r\nConnection: Upgrade\r\n\r\n",
+            "Missing header, 'Upgrade: websocket'",
+        ),
+        (UPGRADE + b"Sec-WebSocket-Accept: wrong\r\n\r\n", "Bad accept token"),
+        (
+            UPGRADE + b"Sec-WebSocket-Accept: %s\r\nSec-WebSocket-Extensions: zip\r\n\r\n",
+            "unrecognized extension zip",
+        ),
+        (
+            UPGRADE + b"Sec-WebSocket-Accept: %s\r\nSec-WebSocket-Protocol: chat\r\n\r\n",
+            "unrecognized subprotocol chat",
+        ),
+        (UPGRADE + b"X: x\r\n" * 10_000, "Receive buffer too long"),
+        (
+            b"HTTP/1.1 200 OK\r\nbroken header\r\n\r\n",
+            "illegal header line: bytearray(b'broken header')",
+        ),
+        (b"HTTP/9 1\r\n\r\n", "illegal status line: bytearray(b'HTTP/9 1')"),
+        (
+            b"HTTP/1.1 401 X\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+            "illegal chunk header: bytearray(b'zz\\r\\n')",
+        ),
     ],
 )
-async def test_wrong_answer_is_told(answer: bytes) -> None:
-    """An answer that breaks RFC 6455 §4.1 or RFC 9112."""
+async def test_cause_of_a_wrong_answer_is_told(answer: bytes, cause: str) -> None:
+    """What breaks RFC 6455 §4.1 or RFC 9112, and not what our side can't do about it."""
     said = await fail_handshake(answer)
-    assert said.startswith("the answer to the handshake is not as it must be (")
+    assert said == f"the answer to the handshake is not as it must be ({cause})"
 
 
 async def test_certificates_from_nowhere() -> None:

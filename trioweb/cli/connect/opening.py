@@ -184,8 +184,12 @@ def explain(group: ExceptionGroup) -> str:
         return _explain_refusal(error.status_code, error.headers, error.body or b"")
     if isinstance(error, CannotConnect):
         return str(error)
-    # What trio-websocket and those below it raise has no common root.
-    return f"the answer to the handshake is not as it must be ({error})"
+    # What trio-websocket and those below it raise has no common root. To an answer that is wrong it
+    # tries to send a refusal, as a server would, and fails at that; the first error is the cause.
+    while error.__context__ is not None:
+        error = error.__context__
+    why = escape_controls(str(error))
+    return f"the answer to the handshake is not as it must be ({why})"
 
 
 def _explain_refusal(status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> str:
