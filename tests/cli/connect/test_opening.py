@@ -16,19 +16,23 @@ from trioweb.ws.handshake import accept_key
 UPGRADE = b"HTTP/1.1 101 Switching\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
 
 
-async def fail_handshake(answer: bytes) -> str:
-    """What is told of an answer after which the server leaves.
+ACCEPTED = UPGRADE + b"Sec-WebSocket-Accept: %s\r\n\r\n"
 
-    Args:
-        answer: in a 101, ``%s`` stands for what the key of the handshake is to be answered with.
-    """
+
+async def answer_handshake(stream: trio.abc.Stream, answer: bytes) -> None:
+    """Read a handshake and answer it; ``%s`` becomes what proves that its key was read."""
+    request = bytes(await stream.receive_some())
+    found = re.search(rb"Sec-WebSocket-Key: (\S+)", request)
+    assert found is not None
+    await stream.send_all(answer.replace(b"%s", accept_key(found[1].decode()).encode()))
+
+
+async def fail_handshake(answer: bytes) -> str:
+    """What is told of an answer after which the server leaves."""
     ours, theirs = trio.testing.memory_stream_pair()
 
     async def serve() -> None:
-        request = bytes(await theirs.receive_some())
-        found = re.search(rb"Sec-WebSocket-Key: (\S+)", request)
-        assert found is not None
-        await theirs.send_all(answer.replace(b"%s", accept_key(found[1].decode()).encode()))
+        await answer_handshake(theirs, answer)
         await theirs.send_eof()
 
     async def meet() -> None:
@@ -62,6 +66,19 @@ async def fail_handshake(answer: bytes) -> str:
             "the server answered 302 Found, go to /the\\x1bre",
         ),
         (b"HTTP/1.1 204 No Content\r\n\r\n", "the server answered 204 No Content"),
+        (
+            b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 404 X\r\n\r\ngone",
+            "the server answered 404 Not Found\ngone",
+        ),
+        (
+            b"HTTP/1.1 103 Early Hints\r\n\r\n",
+            "the server left without an answer to the handshake",
+        ),
+        (
+            b"HTTP/1.1 103 Early Hints\r\n",
+            "the server left in the middle of its answer: b'HTTP/1.1 103 Early Hints\\r\\n'",
+        ),
+        (b"HTTP/1.1 4", "the server left in the middle of its answer: b'HTTP/1.1 4'"),
         (b"HTTP/1.1 699 X\r\nContent-Length: 2\r\n\r\nhi", "the server answered 699\nhi"),
         (
             b"HTTP/1.1 503 X\r\nContent-Length: 100\r\n\r\ncut short",
@@ -89,6 +106,17 @@ async def test_endless_refusal_is_not_read_to_its_end() -> None:
     said = explain(caught.value)
     assert said.startswith("the server answered 500 Internal Server Error\n")
     assert len(said) < 300
+
+
+async def test_interim_answers_are_no_refusal() -> None:
+    """RFC 9110 §15.2: a client has to be able to take them, asked for or not."""
+    ours, theirs = trio.testing.memory_stream_pair()
+    interim = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(answer_handshake, theirs, interim + ACCEPTED + b"\x81\x02hi")
+        connection, _ = await shake_hands(nursery, ours, parse_address("ws://a/"))
+        assert await connection.get_message() == "hi"
+        nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize(

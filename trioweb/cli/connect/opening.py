@@ -8,6 +8,7 @@ answer to `check_answer`, and that raises what can be told to the user.
 from __future__ import annotations
 
 import os
+import re
 import socket
 import ssl
 from contextlib import asynccontextmanager, suppress
@@ -231,7 +232,8 @@ def _explain_answer(answer: bytes) -> str:
     head, _, body = answer.partition(b"\r\n\r\n")
     first, *rest = head.split(b"\r\n")
     status = first.split(b" ")[1:2]
-    if not status or not status[0].isdigit() or status[0] == b"101":
+    # What begins with 1 is no refusal, and can't be whole where it is shown.
+    if not status or not re.fullmatch(rb"[2-9][0-9]{2}", status[0]):
         return f"the server left in the middle of its answer: {answer[:60]!r}"
     pairs = [line.partition(b":")[::2] for line in rest]
     return _explain_refusal(int(status[0]), [(n.strip(), v.strip()) for n, v in pairs], body)
