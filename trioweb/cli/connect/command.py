@@ -20,6 +20,7 @@ from trioweb.cli.connect.address import parse_address, parse_header, parse_subpr
 from trioweb.cli.connect.conversation import BRIEF_CLOSE_PATIENCE, CLOSE_PATIENCE, Conversation
 from trioweb.cli.connect.lines import LineSource
 from trioweb.cli.connect.opening import (
+    Answer,
     CannotConnect,
     explain,
     make_tls,
@@ -228,12 +229,16 @@ class _Run:
     ) -> tuple[WebSocketConnection, Wire]:
         options = self._options
         headers = options.header + ([options.origin] if options.origin else [])
-        missing = "nobody answered"
+        answer = None
         with trio.move_on_after(options.timeout):
             stream = await stack.enter_async_context(open_stream(self._address, tls))
-            missing = "the handshake was not answered"
-            return await shake_hands(nursery, stream, self._address, headers, options.subprotocol)
-        raise CannotConnect(f"{missing} within {options.timeout:g} s")
+            answer = Answer()
+            return await shake_hands(
+                nursery, stream, self._address, headers, options.subprotocol, answer
+            )
+        if answer is None:
+            raise CannotConnect(f"nobody answered within {options.timeout:g} s")
+        raise CannotConnect(answer.explain_delay(options.timeout))
 
     async def _greet(self, connection: WebSocketConnection) -> None:
         text = f"connected to {self._address.url}"
