@@ -381,3 +381,20 @@ def test_wrong_command_lines(
         main(["connect", *arguments])
     assert exit_info.value.code == 2
     assert said in capsys.readouterr().err
+
+
+def test_help_has_every_exit_code_and_what_json_does(capsys: pytest.CaptureFixture[str]) -> None:
+    """As the other tests here see them."""
+    with pytest.raises(SystemExit):
+        main(["connect", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    for said in (
+        "0 after the close codes 1000, 1001 and 1005, and when nobody reads stdout any more",
+        "1 after other codes and a loss, when stdout can't be written, and when a line of a pipe "
+        "or file could not be sent",
+        "2 without a connection",
+        "130 after Ctrl-C, 143 after SIGTERM",
+        "a line that is none is not sent, a message that is none is remarked and shown as it is",
+        "shown indented on a terminal, else compact",
+    ):
+        assert said in text

@@ -1,7 +1,8 @@
 """The command ``connect``: its options, and its run from the first look-up to the exit code.
 
 What goes wrong before the WebSocket is open is told in one line with exit code 2. The exit code
-afterwards is that of the close code, or 128 and the signal's number as a shell has it.
+afterwards is 128 and the signal's number as a shell has it, else that of stdout's end, else 1 where
+a line that was not typed could not be sent, else that of the close code.
 """
 
 from __future__ import annotations
@@ -77,7 +78,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--json",
         action="store_true",
-        help="lines and messages are JSON: checked, sent compact, shown indented on a terminal",
+        help="lines and messages are JSON: a line that is none is not sent, a message that is none "
+        "is remarked and shown as it is; sent compact, shown indented on a terminal, else compact",
     )
     parser.add_argument(
         "--linger",
