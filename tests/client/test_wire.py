@@ -187,21 +187,38 @@ async def test_a_large_frame_passes_without_being_held() -> None:
         assert not wire.frames
 
 
-@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 1", ANSWER[:-2], b"HTTP/1.1 403 No\r\n\r\n"])
+@pytest.mark.parametrize(
+    ("answer", "is_passed_on"),
+    [
+        (b"", False),
+        (b"HTTP/1.1 1", False),
+        (b"HTTP/1.1 103 Early Hints\r\n", False),
+        (ANSWER[:-2], True),
+        (b"HTTP/1.1 403 No\r\n\r\n", True),
+    ],
+)
 @pytest.mark.parametrize("is_lost", [False, True])
-async def test_who_leaves_before_101_is_told(answer: bytes, is_lost: bool) -> None:
+async def test_who_leaves_before_101_is_told(
+    answer: bytes, is_passed_on: bool, is_lost: bool
+) -> None:
     """With all that has come; a 101 that is cut short is none."""
     ours, theirs = link_pair()
     wire = Wire(ours, check_end)
-    if answer:
-        await theirs.send_all(answer)
+    await theirs.send_all(answer)
+    if is_passed_on:
         assert await wire.receive_some() == answer
-    if is_lost:
-        theirs.abort()
-    else:
-        await theirs.aclose()
-    with pytest.raises(ValueError, match=f"^{re.escape(repr(answer))}$"):
-        await wire.receive_some()
+
+    async def leave() -> None:
+        await wait_all_tasks_blocked()  # what was sent is read
+        if is_lost:
+            theirs.abort()
+        else:
+            await theirs.aclose()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(leave)
+        with pytest.raises(ValueError, match=f"^{re.escape(repr(answer))}$"):
+            await wire.receive_some()
 
 
 async def test_the_answer_is_shown_until_it_is_101() -> None:
@@ -209,12 +226,43 @@ async def test_the_answer_is_shown_until_it_is_101() -> None:
     shown = []
     ours, theirs = link_pair()
     wire = Wire(ours, lambda *told: shown.append(told))
-    for data in (ANSWER[:9], ANSWER[9:20], ANSWER[20:] + b"\x81\x00"):
+    for data in (ANSWER[:12], ANSWER[12:20], ANSWER[20:] + b"\x81\x00"):
         await theirs.send_all(data)
         assert await wire.receive_some() == data
     await theirs.aclose()
     assert await wire.receive_some() == b""
-    assert shown == [(ANSWER[:9], False), (ANSWER[:20], False)]
+    assert shown == [(ANSWER[:12], False), (ANSWER[:20], False)]
+
+
+INTERIM = [b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"]
+
+
+@pytest.mark.parametrize(
+    "answer", [ANSWER, b"HTTP/1.1 403 No\r\n\r\nHTTP/1.1 103 Of the body\r\n\r\n"]
+)
+@pytest.mark.parametrize("size", [1, 7, 1000])
+async def test_interim_answers_are_dropped(answer: bytes, size: int) -> None:
+    """However they come; what follows is passed on whole, and is no interim answer."""
+    shown: list[tuple[bytes, bool]] = []
+    ours, theirs = link_pair()
+    wire = Wire(ours, lambda *told: shown.append(told))
+    sent = b"".join([*INTERIM, answer])
+    received = b""
+    async with trio.open_nursery() as nursery:
+
+        async def serve() -> None:
+            for start in range(0, len(sent), size):
+                await theirs.send_all(sent[start : start + size])
+                await wait_all_tasks_blocked()
+            await theirs.aclose()
+
+        nursery.start_soon(serve)
+        while data := await wire.receive_some():
+            received += data
+    assert received == answer
+    for told, _ in shown:
+        assert told not in INTERIM
+        assert any(head.startswith(told) for head in (*INTERIM, answer))
 
 
 class Clinging(StreamAdapter):

@@ -499,6 +499,36 @@ async def test_both(trioweb_client, trioweb_server): ...
     )
 
 
+def test_anyio_can_not_run_the_fixtures(project: Project) -> None:
+    """Its plugin takes the async fixtures of every test that has its own fixture, marked or not."""
+    write(
+        project,
+        conftest=CONFTEST,
+        test_mine="""
+import pytest
+
+pytestmark = pytest.mark.trio
+
+@pytest.fixture
+def anyio_backend():  # stands for anyio's, which gives this name as well
+    return "trio"
+
+async def test_asks(anyio_backend, trioweb_client): ...
+
+@pytest.mark.usefixtures("anyio_backend")
+async def test_is_given_it(trioweb_server): ...
+
+async def test_is_trios(trioweb_client): ...
+""",
+    )
+    result = project("-p", "no:asyncio", "-p", "no:anyio")
+    result.assert_outcomes(passed=1, errors=2)
+    for name in ("asks", "is_given_it"):
+        result.stdout.fnmatch_lines(
+            [f"*test_{name} is none of them: the fixture anyio_backend gives it to anyio's plugin*"]
+        )
+
+
 @pytest.mark.parametrize("way", ["switched off", "not installed", "not autoloaded"])
 def test_without_pytest_trio_only_who_asks_hears_of_it(
     project: Project, monkeypatch: pytest.MonkeyPatch, way: str

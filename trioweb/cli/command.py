@@ -27,8 +27,10 @@ _ADDRESS_ERRORS = frozenset({errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES
 
 _CONNECT_EPILOG = (
     "Each line of stdin is sent as a text message, what comes is written to stdout, all remarks go "
-    "to stderr. Exit code: 0 after the close codes 1000, 1001 and 1005, 1 after others and a loss, "
-    "2 without a connection."
+    "to stderr. Exit code: 0 after the close codes 1000, 1001 and 1005, and when nobody reads "
+    "stdout any more; 1 after other codes and a loss, when stdout can't be written, and when a "
+    "line of a pipe or file could not be sent (too long, no UTF-8, no JSON with --json); 2 without "
+    "a connection; 130 after Ctrl-C, 143 after SIGTERM."
 )
 
 

@@ -1,6 +1,6 @@
 """What lies between trio-websocket and a stream: it sees every frame, and tears none.
 
-Theory of operation. trio-websocket has four weaknesses, each with its remedy here.
+Theory of operation. trio-websocket has five weaknesses, each with its remedy here.
 
 - A send that is cancelled leaves half a frame. So bytes to be sent are queued, and a task of the
   wire writes them: whoever waits for that and is cancelled leaves a whole frame behind.
@@ -10,6 +10,7 @@ Theory of operation. trio-websocket has four weaknesses, each with its remedy he
   of both directions, as they were seen here.
 - It waits for ever for a server that leaves before 101. So the answer to the handshake is shown to
   the client until it is that, and the client can raise what there is to say.
+- It takes an interim answer, say 103 Early Hints, for a refusal. So it is not given any.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ SENT, RECEIVED = ">", "<"
 # HTTP/1.0 can't upgrade, but that is for trio-websocket to say.
 _UPGRADED = (b"HTTP/1.1 101", b"HTTP/1.0 101")
 _END_OF_HEAD = b"\r\n\r\n"
+# An answer with this is followed by another one, but for 101, which is the last (RFC 9110 §15.2).
+_INTERIM = b"HTTP/1.1 1"
 # Bytes that are read at once, as trio-websocket is told to.
 _READ_SIZE = 64 * 1024
 # Pongs that wait to be written before nothing more is read: a server that reads nothing fills no
@@ -55,8 +58,9 @@ class Wire(trio.abc.Stream):
     Args:
         stream: the connection to the server, closed with the wire.
         check_answer: given what has come in answer to the handshake as long as it is no whole 101,
-            and whether that was all. It may raise, in the task of trio-websocket that reads or
-            writes; when that was all it must, lest the client waits for ever.
+            without interim answers that are whole, and whether that was all. It may raise, in the
+            task of trio-websocket that reads or writes; when that was all it must, lest the client
+            waits for ever.
         watcher: told of everything. With one, all that comes is kept for ``next_frame``, and
             frames are whole; without, no more than 125 bytes of each are.
 
@@ -78,7 +82,10 @@ class Wire(trio.abc.Stream):
         self._stream = as_byte_stream(stream)
         self._check_answer = check_answer
         self._watcher = watcher
-        self._answer = b""  # what has come of it, until it is 101
+        # What has come of the answer until it is 101, without interim ones; and how many bytes of
+        # it trio-websocket has.
+        self._answer = b""
+        self._given = 0
         self._is_open = False  # 101 has come
         keep = MAX_CONTROL_BYTES if watcher is None else None
         self._ours, self._theirs = FrameReader(keep), FrameReader(keep)
@@ -241,15 +248,7 @@ class Wire(trio.abc.Stream):
         """Look at what has come; what of it trio-websocket is to get."""
         given = b""
         if not self._is_open:
-            before = len(self._answer)
-            self._answer += data
-            end = self._answer.find(_END_OF_HEAD)
-            if end < 0 or not self._answer.startswith(_UPGRADED):
-                self._check_answer(self._answer, False)
-                return data
-            self._is_open = True
-            given, data = data[: end + 4 - before], data[end + 4 - before :]
-            self._answer = b""
+            given, data = self._take_answer(data)
         pieces = [given]
         for raw, frame in self._theirs.feed(data):
             if frame is not None:
@@ -261,6 +260,28 @@ class Wire(trio.abc.Stream):
             pieces.append(raw)
         self._change()
         return b"".join(pieces)
+
+    def _take_answer(self, data: bytes) -> tuple[bytes, bytes]:
+        """Look at the answer to the handshake.
+
+        Returns:
+            What of it trio-websocket is to get, and the frames that follow it.
+        """
+        self._answer += data
+        while _may_be_interim(self._answer) and _END_OF_HEAD in self._answer:
+            self._answer = self._answer.partition(_END_OF_HEAD)[2]
+        end = self._answer.find(_END_OF_HEAD)
+        if end >= 0 and self._answer.startswith(_UPGRADED):
+            end += len(_END_OF_HEAD)
+            given, frames = self._answer[self._given : end], self._answer[end:]
+            self._is_open = True
+            self._answer = b""
+            return given, frames
+        self._check_answer(self._answer, False)
+        if _may_be_interim(self._answer):
+            return b"", b""
+        given, self._given = self._answer[self._given :], len(self._answer)
+        return given, b""
 
     def _look_at(self, frame: Frame) -> None:
         self._note(RECEIVED, frame)
@@ -318,6 +339,12 @@ class Wire(trio.abc.Stream):
     def _check_end(self) -> None:
         if not self._is_open:
             self._check_answer(self._answer, True)
+
+
+def _may_be_interim(answer: bytes) -> bool:
+    """Whether another answer will follow, as far as this one has come."""
+    status = answer[: len(_UPGRADED[0])]
+    return (status.startswith(_INTERIM) or _INTERIM.startswith(status)) and status not in _UPGRADED
 
 
 def _is_ping(frame: Frame, raw: bytes) -> bool:

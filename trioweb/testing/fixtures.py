@@ -61,12 +61,19 @@ def _trioweb_test(request: pytest.FixtureRequest) -> None:
         )
     marks = {mark.name for mark in request.node.iter_markers()}
     # pytest-asyncio in its auto mode marks every async test; two loops in one test break both.
-    if "trio" in marks and "asyncio" not in marks:
+    # anyio's plugin would run every async fixture of a test that has this one, these as well.
+    is_anyios = "anyio_backend" in request.fixturenames
+    if "trio" in marks and "asyncio" not in marks and not is_anyios:
         return
     name = asked[0] if asked else "a client or server of trioweb"
     others = sorted(marks & {"asyncio", "anyio"})
     if others:
         reason = f"the mark {others[0]} gives it to another plugin; take that away, and"
+    elif is_anyios:
+        reason = (
+            "the fixture anyio_backend gives it to anyio's plugin; take that away, or "
+            "anyio_mode = auto, and"
+        )
     elif not inspect.iscoroutinefunction(getattr(request.node, "obj", None)):
         reason = "it is no async function; write `async def`, and"
     else:

@@ -313,6 +313,29 @@ def test_server_that_never_answers_is_given_up(start: Start) -> None:
         )
 
 
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (
+            b"HTTP/1.1 401 No\r\nContent-Length: 99\r\n\r\nsign in",
+            "the server answered 401 Unauthorized\n  sign in",
+        ),
+        (b"HTTP/1.1 503 No\r\nRetry-", "the server answered 503 Service Unavailable"),
+        (
+            b"HTTP/1.1 101 Swi",
+            "the answer to the handshake was not whole within 1 s: b'HTTP/1.1 101 Swi'",
+        ),
+    ],
+)
+def test_answer_without_an_end_is_told(start: Start, answer: bytes, said: str) -> None:
+    """The status of a refusal is known when its time is over, and more than that it is over."""
+    with raw_server(answer, hold=True) as address:
+        assert start(address, "--timeout", "1").finish()[1:] == (
+            f"trioweb: can't connect to ws://{address}/: {said}\n",
+            2,
+        )
+
+
 def test_interrupted_while_connecting(start: Start) -> None:
     """Nothing was open, so there is nothing to close."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -358,3 +381,20 @@ def test_wrong_command_lines(
         main(["connect", *arguments])
     assert exit_info.value.code == 2
     assert said in capsys.readouterr().err
+
+
+def test_help_has_every_exit_code_and_what_json_does(capsys: pytest.CaptureFixture[str]) -> None:
+    """As the other tests here see them."""
+    with pytest.raises(SystemExit):
+        main(["connect", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    for said in (
+        "0 after the close codes 1000, 1001 and 1005, and when nobody reads stdout any more",
+        "1 after other codes and a loss, when stdout can't be written, and when a line of a pipe "
+        "or file could not be sent",
+        "2 without a connection",
+        "130 after Ctrl-C, 143 after SIGTERM",
+        "a line that is none is not sent, a message that is none is remarked and shown as it is",
+        "shown indented on a terminal, else compact",
+    ):
+        assert said in text

@@ -64,7 +64,7 @@ class Transcript(Screen):
             raise OutputClosed
         self.messages.append(message)
 
-    async def show_sent(self, text: str) -> None:
+    async def show_sent(self, text: str, *, has_end: bool = True) -> None:
         await trio.lowlevel.checkpoint()
         self.on_sent()
 

@@ -56,7 +56,12 @@ async def read_all(data: bytes, limit: int = 10) -> list[Line]:
 )
 async def test_lines(data: bytes, texts: list[str]) -> None:
     """Ended by LF or CRLF; the last one by the end of the input."""
-    assert await read_all(data) == [Line(number, text) for number, text in enumerate(texts, 1)]
+    lines = await read_all(data)
+    assert [(line.number, line.text, line.problem) for line in lines] == [
+        (number, text, "") for number, text in enumerate(texts, 1)
+    ]
+    assert all(line.has_end for line in lines[:-1])
+    assert not lines or lines[-1].has_end == data.endswith(b"\n")
 
 
 async def test_wrong_lines_have_their_number_and_the_rest_goes_on() -> None:

@@ -122,6 +122,19 @@ async def test_disturbed_line_is_written_again(pipes: Pipes) -> None:
     assert pipes.read() == f"\x1b[A{ERASE}> typed before and after\n"
 
 
+async def test_line_without_an_end_erases_nothing_above(pipes: Pipes) -> None:
+    """Ctrl-D leaves the cursor in the line; a message stands above, not the line."""
+    screen = pipes.screen(TERMINAL)
+    await screen.prompt()
+    await screen.show_received("a")
+    pipes.read()
+    await screen.show_sent("typed", has_end=False)
+    await screen.prompt()
+    assert pipes.read() == f"{ERASE}> typed\n> "
+    await screen.show_sent("undisturbed", has_end=False)
+    assert pipes.read() == "\n"
+
+
 async def test_message_after_the_line_was_ended_is_written_below_it(pipes: Pipes) -> None:
     """The line was typed but not read yet: it is neither erased nor written again."""
     screen = pipes.screen(TERMINAL)

@@ -119,3 +119,15 @@ def test_server_that_closes_ends_it_while_nobody_types(server: str, start: Start
         terminal.expect("last words")
         terminal.expect("closed with 4001 (so it is) by the server")
         assert client.wait() == 1
+
+
+def test_line_that_ctrl_d_ends_takes_nothing_away(server: str, start: Start) -> None:
+    """The message above it stays, and what follows has a line of its own."""
+    with on_terminal(start, f"{server}/greet") as (terminal, client):
+        terminal.expect("< \x1b[0mhello nobody\r\n")
+        terminal.expect("> ")
+        terminal.type(b"abc" + CTRL_D + CTRL_D)
+        end = terminal.expect("closed with 1000")
+        assert "\x1b[A" not in end
+        assert "abc\r\n" in end
+        assert client.wait() == 0

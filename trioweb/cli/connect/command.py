@@ -1,7 +1,8 @@
 """The command ``connect``: its options, and its run from the first look-up to the exit code.
 
 What goes wrong before the WebSocket is open is told in one line with exit code 2. The exit code
-afterwards is that of the close code, or 128 and the signal's number as a shell has it.
+afterwards is 128 and the signal's number as a shell has it, else that of stdout's end, else 1 where
+a line that was not typed could not be sent, else that of the close code.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from trioweb.cli.connect.address import parse_address, parse_header, parse_subpr
 from trioweb.cli.connect.conversation import BRIEF_CLOSE_PATIENCE, CLOSE_PATIENCE, Conversation
 from trioweb.cli.connect.lines import LineSource
 from trioweb.cli.connect.opening import (
+    Answer,
     CannotConnect,
     explain,
     make_tls,
@@ -76,7 +78,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--json",
         action="store_true",
-        help="lines and messages are JSON: checked, sent compact, shown indented on a terminal",
+        help="lines and messages are JSON: a line that is none is not sent, a message that is none "
+        "is remarked and shown as it is; sent compact, shown indented on a terminal, else compact",
     )
     parser.add_argument(
         "--linger",
@@ -228,12 +231,16 @@ class _Run:
     ) -> tuple[WebSocketConnection, Wire]:
         options = self._options
         headers = options.header + ([options.origin] if options.origin else [])
-        missing = "nobody answered"
+        answer = None
         with trio.move_on_after(options.timeout):
             stream = await stack.enter_async_context(open_stream(self._address, tls))
-            missing = "the handshake was not answered"
-            return await shake_hands(nursery, stream, self._address, headers, options.subprotocol)
-        raise CannotConnect(f"{missing} within {options.timeout:g} s")
+            answer = Answer()
+            return await shake_hands(
+                nursery, stream, self._address, headers, options.subprotocol, answer
+            )
+        if answer is None:
+            raise CannotConnect(f"nobody answered within {options.timeout:g} s")
+        raise CannotConnect(answer.explain_delay(options.timeout))
 
     async def _greet(self, connection: WebSocketConnection) -> None:
         text = f"connected to {self._address.url}"

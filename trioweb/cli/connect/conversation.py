@@ -191,7 +191,7 @@ class Conversation:
                     text = compact_json(split_json(text))
                 except ValueError as error:
                     problem = f"is no JSON: {error}"
-            await self._screen.show_sent(line.text)
+            await self._screen.show_sent(line.text, has_end=line.has_end)
             if problem:
                 self.unsent += 1
                 await self._screen.remark(f"line {line.number} was not sent: it {problem}")

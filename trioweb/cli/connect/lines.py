@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import select
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import trio
 
@@ -29,11 +29,13 @@ class Line:
         number: counted from 1.
         text: the line without its end; empty when there is a problem.
         problem: why it can't be sent, or empty.
+        has_end: False for a last line that the end of the input cut off, as Ctrl-D does.
     """
 
     number: int
     text: str
     problem: str = ""
+    has_end: bool = True
 
 
 class LineSource:
@@ -111,7 +113,9 @@ class LineSource:
         rest = bytes(self._buffer)
         self._buffer.clear()
         self._searched = 0
-        return self._read_line(rest) if rest or self._dropping else None
+        if not rest and not self._dropping:
+            return None
+        return replace(self._read_line(rest), has_end=False)
 
     def _read_line(self, data: bytes) -> Line:
         self._number += 1

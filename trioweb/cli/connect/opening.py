@@ -2,12 +2,13 @@
 
 Theory of operation. trio-websocket waits for ever when the server leaves before it has answered
 the handshake, and takes what is no HTTP for a bug. So it reads through a `Wire`, which shows the
-answer to `check_answer`, and that raises what can be told to the user.
+answer to an `Answer`, and that raises what can be told to the user.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import socket
 import ssl
 from contextlib import asynccontextmanager, suppress
@@ -139,6 +140,7 @@ async def shake_hands(
     address: Address,
     headers: Sequence[tuple[bytes, bytes]] = (),
     subprotocols: Sequence[str] = (),
+    answer: Answer | None = None,
 ) -> tuple[WebSocketConnection, Wire]:
     """Open the WebSocket over a stream.
 
@@ -150,6 +152,7 @@ async def shake_hands(
         address: what is asked for.
         headers: beside those that make a handshake; ``Host`` replaces the address's.
         subprotocols: offered in this order.
+        answer: has what has come when the handshake is given up.
 
     Returns:
         The WebSocket, and the wire that it is on.
@@ -161,7 +164,7 @@ async def shake_hands(
             host = value.decode()
         else:
             extra.append((name, value))
-    wire = Wire(stream, check_answer)
+    wire = Wire(stream, (answer or Answer()).check)
     nursery.start_soon(wire.send_loop)
     connection = await wrap_client_stream(
         nursery,
@@ -184,8 +187,12 @@ def explain(group: ExceptionGroup) -> str:
         return _explain_refusal(error.status_code, error.headers, error.body or b"")
     if isinstance(error, CannotConnect):
         return str(error)
-    # What trio-websocket and those below it raise has no common root.
-    return f"the answer to the handshake is not as it must be ({error})"
+    # What trio-websocket and those below it raise has no common root. To an answer that is wrong it
+    # tries to send a refusal, as a server would, and fails at that; the first error is the cause.
+    while error.__context__ is not None:
+        error = error.__context__
+    why = escape_controls(str(error))
+    return f"the answer to the handshake is not as it must be ({why})"
 
 
 def _explain_refusal(status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> str:
@@ -204,30 +211,51 @@ def _explain_refusal(status: int, headers: Sequence[tuple[bytes, bytes]], body: 
     return "\n".join(lines)
 
 
-def check_answer(answer: bytes, has_ended: bool) -> None:
-    """Raise what there is to say of an answer to the handshake that is no whole 101.
+class Answer:
+    """What comes in answer to a handshake, as long as it is no whole 101."""
 
-    Args:
-        answer: what has come of it.
-        has_ended: whether that was all.
+    def __init__(self) -> None:
+        self._received = b""
 
-    Raises:
-        CannotConnect: it is none, or there will be no more of it.
-    """
-    if has_ended and not answer:
-        raise CannotConnect("the server left without an answer to the handshake")
-    if not answer.startswith(b"HTTP/"[: len(answer)]):
-        raise CannotConnect(f"the server doesn't speak HTTP, it said {answer[:60]!r}")
-    if has_ended or len(answer) > _MAX_REFUSAL:
-        raise CannotConnect(_explain_answer(answer))
+    def check(self, received: bytes, has_ended: bool) -> None:
+        """Raise what there is to say of it, if there is something.
+
+        Args:
+            received: what has come of it.
+            has_ended: whether that was all.
+
+        Raises:
+            CannotConnect: it is none, or there will be no more of it.
+        """
+        self._received = received
+        if has_ended and not received:
+            raise CannotConnect("the server left without an answer to the handshake")
+        if not received.startswith(b"HTTP/"[: len(received)]):
+            raise CannotConnect(f"the server doesn't speak HTTP, it said {received[:60]!r}")
+        if has_ended or len(received) > _MAX_REFUSAL:
+            why = f"the server left in the middle of its answer: {received[:60]!r}"
+            raise CannotConnect(_explain_answer(received) or why)
+
+    def explain_delay(self, seconds: float) -> str:
+        """Why there is no WebSocket yet: a refusal is one though its body goes on.
+
+        Args:
+            seconds: how long it was waited for.
+        """
+        why = f"the handshake was not answered within {seconds:g} s"
+        if self._received:
+            why = f"the answer to the handshake was not whole within {seconds:g} s: "
+            why += repr(self._received[:60])
+        return _explain_answer(self._received) or why
 
 
 def _explain_answer(answer: bytes) -> str:
-    """The refusal whose body ends with the stream, or is not read to its end."""
+    """What is told of a refusal, as far as it has come; empty where it is none."""
     head, _, body = answer.partition(b"\r\n\r\n")
     first, *rest = head.split(b"\r\n")
     status = first.split(b" ")[1:2]
-    if not status or not status[0].isdigit() or status[0] == b"101":
-        return f"the server left in the middle of its answer: {answer[:60]!r}"
+    # What begins with 1 is no refusal, and can't be whole where it is shown.
+    if not status or not re.fullmatch(rb"[2-9][0-9]{2}", status[0]):
+        return ""
     pairs = [line.partition(b":")[::2] for line in rest]
     return _explain_refusal(int(status[0]), [(n.strip(), v.strip()) for n, v in pairs], body)

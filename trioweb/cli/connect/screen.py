@@ -111,21 +111,28 @@ class Screen:
         async with self._lock:
             await self._write(self._over(self._marked(_RECEIVED, _GREEN, text)))
 
-    async def show_sent(self, text: str) -> None:
+    async def show_sent(self, text: str, *, has_end: bool = True) -> None:
         """Write a message of ours where the terminal itself does not show it as it is.
+
+        Args:
+            text: the message.
+            has_end: whether the line was ended, and so the cursor stands below it.
 
         Raises:
             OutputClosed: stdout takes no more.
         """
-        # Before anyone else can write: what comes from now on, or is on its way, stands below.
-        self._above = self._prompting and not self._lock.locked()
-        self._prompting = False
+        if has_end:
+            # Before anyone else can write: what comes from now on, or is on its way, stands below.
+            self._above = self._prompting and not self._lock.locked()
+            self._prompting = False
         async with self._lock:
             if self._manner.prompt:
                 if self._disturbed and self._manner.escapes:
                     erase = _UP + _ERASE if self._above else _ERASE
                     await self._write(erase + self._marked(_SENT, _CYAN, text))
-                self._disturbed = False
+                elif not has_end:
+                    await self._write("\n")
+                self._disturbed = self._prompting = False
             elif self._manner.marks:
                 await self._write(self._marked(_SENT, _CYAN, text))
 
