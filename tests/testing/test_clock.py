@@ -134,6 +134,16 @@ async def test_with_a_real_clock_nothing_is_held() -> None:
             assert (await client.get("/")).text == "done"
 
 
+async def test_a_second_client_lets_the_first_ones_limiter_be(autojump_clock: MockClock) -> None:
+    app = TrioWeb()
+    async with open_client(app):
+        holding = app.limiter
+        async with open_client(app):
+            assert app.limiter is holding
+        assert app.limiter is holding
+    assert app.limiter is not holding
+
+
 async def test_the_limiter_is_given_back(autojump_clock: MockClock) -> None:
     threaded = Threaded()
     limiter = threaded.app.limiter

@@ -321,13 +321,16 @@ async def test_clients_that_are_opened_side_by_side_share_the_application(
     async def lifespan(app: TrioWeb) -> AsyncGenerator[None]:
         lives.append("begins")
         await trio.sleep(1)
+        app.ctx.is_ready = True
         yield
+        app.ctx.is_ready = False
 
     app = TrioWeb(lifespan=lifespan)
     left = trio.Event()
 
     async def visit() -> None:
         async with open_client(app) as client:
+            assert app.ctx.is_ready
             assert (await client.get("/")).status == 404
             await left.wait()
 

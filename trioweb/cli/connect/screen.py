@@ -121,6 +121,9 @@ class Screen:
         Raises:
             OutputClosed: stdout takes no more.
         """
+        if not (self._manner.prompt or self._manner.marks):
+            await trio.lowlevel.checkpoint()
+            return  # into a pipe, where who reads what comes may take its time
         if has_end:
             # Before anyone else can write: what comes from now on, or is on its way, stands below.
             self._above = self._prompting and not self._lock.locked()
