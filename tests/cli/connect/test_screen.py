@@ -216,6 +216,18 @@ async def test_full_output_holds_up_no_more_than_its_writer(pipes: Pipes) -> Non
     os.close(pipes.reader)  # which ends the thread
 
 
+async def test_full_output_holds_up_nothing_that_is_sent(pipes: Pipes) -> None:
+    """Into a pipe nothing of it is written, so there is nothing to wait for."""
+    screen = pipes.screen(Manner())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(screen.show_received, "x" * 1_000_000)
+        await trio.testing.wait_all_tasks_blocked()
+        with trio.fail_after(5):
+            await screen.show_sent("y")
+        nursery.cancel_scope.cancel()
+    os.close(pipes.reader)  # which ends the thread
+
+
 def test_manner_suits_what_the_descriptors_are(
     pipes: Pipes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
