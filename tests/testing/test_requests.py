@@ -892,3 +892,18 @@ async def test_small_links_squeeze_it_through() -> None:
         assert (asked["body"], asked["headers"]["x"]) == ("b" * 500, "h" * 500)
         async with client.stream("GET", "/told/x") as response:
             assert len(b"".join([piece async for piece in response])) > 100
+
+
+async def test_lines_go_on_where_they_stopped() -> None:
+    """Though more of them came in one piece."""
+    app = TrioWeb()
+
+    @app.get("/")
+    async def tell() -> str:
+        return "one\ntwo\nthree"
+
+    async with open_client(app) as client, client.stream("GET", "/") as response:
+        async for line in response.iter_lines():
+            assert line == "one"
+            break
+        assert [line async for line in response.iter_lines()] == ["two", "three"]

@@ -96,6 +96,7 @@ class StreamedResponse:
         self._exchange = journey.exchange
         self._timeout = timeout
         self._is_left = False
+        self._lines: ResponseLines | None = None
         self.status = self._exchange.status
         self.headers = self._exchange.headers
         self.url = self._exchange.outgoing.target.url
@@ -128,9 +129,13 @@ class StreamedResponse:
     def iter_lines(self) -> ResponseLines:
         r"""The lines of the body, decoded, each as soon as it is complete; for server-sent events.
 
-        They end at ``\n``, ``\r\n`` or ``\r``, which is not part of them.
+        They end at ``\n``, ``\r\n`` or ``\r``, which is not part of them. Who asks again goes on
+        where the last one stopped. What has come behind a line that was handed out waits there, and
+        not for ``read``.
         """
-        return ResponseLines(self)
+        if self._lines is None:
+            self._lines = ResponseLines(self)
+        return self._lines
 
     def __repr__(self) -> str:
         return f"<StreamedResponse {_describe(self.status, self.headers)}>"
