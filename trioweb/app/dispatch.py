@@ -196,13 +196,7 @@ class Dispatch:
             return await self._respond_with_dependencies(request, route, binding)
         body = await request.body() if binding.needs_body else b""
         args, kwargs = binding.arguments(request, None, body)
-        if route.is_threaded:
-            result = await self._call_in_thread(partial(route.handler, *args, **kwargs))
-        else:
-            result = route.handler(*args, **kwargs)
-        if inspect.isawaitable(result):
-            result = await result
-        return to_response(result)
+        return await self._call(route, args, kwargs)
 
     async def _respond_with_dependencies(
         self, request: Request, route: Route, binding: Binding
@@ -210,20 +204,24 @@ class Dispatch:
         injection = Injection(request, None, self.dependency_overrides)
         async with injection.cleanup:
             args, kwargs = await injection.arguments(binding)
-            if route.is_threaded:
-                result = await self._call_in_thread(partial(route.handler, *args, **kwargs))
-            else:
-                result = route.handler(*args, **kwargs)
-            if inspect.isawaitable(result):
-                result = await result
-            return to_response(result)
+            return await self._call(route, args, kwargs)
         raise _swallowed(route)
 
     async def _pass_guards(self, request: Request, route: Route) -> Response | None:
         return await run_until_answered((*self._guards, *route.guards), request)
 
-    async def _call_in_thread(self, function: Handler) -> object:
-        return await trio.to_thread.run_sync(function, limiter=self.limiter, abandon_on_cancel=True)
+    async def _call(self, route: Route, args: list[object], kwargs: dict[str, object]) -> Response:
+        if route.is_threaded:
+            result: object = await trio.to_thread.run_sync(
+                partial(route.handler, *args, **kwargs),
+                limiter=self.limiter,
+                abandon_on_cancel=True,
+            )
+        else:
+            result = route.handler(*args, **kwargs)
+        if inspect.isawaitable(result):
+            result = await result
+        return to_response(result)
 
     async def _open_websocket(
         self, request: Request, route: Route, ws: Websocket
